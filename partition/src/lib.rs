@@ -1,1 +1,45 @@
 #![doc = include_str!("../README.md")]
+
+mod address;
+mod bdf;
+pub mod board;
+mod bus;
+mod claim;
+mod entry;
+mod error;
+mod handler;
+mod heal;
+mod interrupt;
+mod inventory;
+mod layout;
+mod memory;
+mod plan;
+mod populated;
+mod reserved;
+#[allow(
+    unsafe_code,
+    reason = "mmap, madvise and KVM memory slots have no safe interface; sys/ gives them one"
+)]
+mod sys;
+mod vm;
+
+pub use address::{GuestAddress, HostAddress, IoAddress};
+pub use bdf::{Bdf, BdfError};
+pub use bus::{Bus, BusRange, LastHit, MmioBus, PioBus, RangeCount};
+pub use claim::{Claim, ClaimRecord, Resource, StateDir, Undo};
+pub use entry::Entry;
+pub use error::{
+    BusError, ClaimError, InterruptError, LayoutError, MemoryError, PartitionError, PlanError, SurveyError,
+    VmError,
+};
+pub use handler::{ConfigHandler, MmioHandler, PioHandler};
+pub use heal::{HealEntry, HealOutcome, Healer};
+pub use interrupt::{Gsi, Interrupts, IrqLine, LevelLine, MsiMessage, MsiVector, ResampleLine};
+pub use inventory::{Cpu, Inventory, KvmFacts, Node};
+pub use layout::Layout;
+pub use memory::{GuestMemory, MemorySubscriber, Region, Subscription};
+pub use plan::{CpuMode, CpuRequest, PageSize, PartitionSpec, Plan};
+pub use populated::{Populated, Progress};
+pub use reserved::Reserved;
+pub use sys::mapping::{Backing, Mapping};
+pub use vm::{Access, Slot, Vm};

@@ -1,0 +1,230 @@
+//! One error enum per step. Each names its subject, keeps the kernel's own error, and says what would help.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::plan::PageSize;
+
+mod machine;
+
+pub use machine::{InterruptError, MemoryError, VmError};
+
+/// A guest-physical map that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// Less memory than any kernel boots in.
+    #[error("{} of memory is too little; give the partition at least {}", in_words(*memory), in_words(*least))]
+    TooSmall {
+        /// Bytes asked for.
+        memory: u64,
+        /// Bytes that would do.
+        least: u64,
+    },
+    /// Not whole 2 MiB pages.
+    #[error("{memory} bytes of memory are not whole 2 MiB pages; {lower} or {upper} would be")]
+    Uneven {
+        /// Bytes asked for.
+        memory: u64,
+        /// The next size below.
+        lower: u64,
+        /// The next size above.
+        upper: u64,
+    },
+    /// RAM would reach the 64-bit BAR window.
+    #[error("{} of memory do not fit in {bits} bits of address space beside the device window; at most {} do", in_words(*memory), in_words(*most))]
+    TooLarge {
+        /// Bytes asked for.
+        memory: u64,
+        /// Bytes that would fit.
+        most: u64,
+        /// Address width.
+        bits: u8,
+    },
+    /// An address width outside what x86 has.
+    #[error("an address width of {bits} bits is outside 39 to 52")]
+    AddressBits {
+        /// The width asked for.
+        bits: u8,
+    },
+}
+
+/// A plan that the host cannot carry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// A name that cannot be a file name of the ledger.
+    #[error(
+        "{name:?} cannot name a partition; use 1 to 64 letters, digits, '-', '_' or '.', beginning with a letter or digit"
+    )]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// No CPUs or more than KVM carries.
+    #[error("{asked} vCPUs: a partition has 1 to {most}")]
+    CpuCount {
+        /// vCPUs asked for.
+        asked: usize,
+        /// vCPUs possible.
+        most: usize,
+    },
+    /// A CPU of the list is not there.
+    #[error("CPU {cpu} is not online or not allowed for this process; usable CPUs: {usable}")]
+    NoSuchCpu {
+        /// The CPU asked for.
+        cpu: usize,
+        /// What could be asked for, as a list of ranges.
+        usable: String,
+    },
+    /// Not enough CPUs to dedicate.
+    #[error(
+        "{asked} dedicated CPUs: {usable} usable and 1 of them stays with the host; ask for fewer or leave out --dedicated"
+    )]
+    TooFewCpus {
+        /// CPUs asked for.
+        asked: usize,
+        /// CPUs this process may use.
+        usable: usize,
+    },
+    /// A node that does not exist.
+    #[error("node {node} does not exist; nodes: {nodes}")]
+    NoSuchNode {
+        /// The node asked for.
+        node: u32,
+        /// What could be asked for.
+        nodes: String,
+    },
+    /// Not enough memory or huge pages.
+    #[error("{} of memory in {pages} pages: {place} has {} available; {remedy}", in_words(*asked), in_words(*available))]
+    Memory {
+        /// Bytes asked for.
+        asked: u64,
+        /// Page size asked for.
+        pages: PageSize,
+        /// The node, or the host.
+        place: String,
+        /// Bytes there are.
+        available: u64,
+        /// What would help.
+        remedy: String,
+    },
+    /// Memory must be locked for devices and may not be.
+    #[error("{} of memory cannot be locked for device DMA: RLIMIT_MEMLOCK is {}; raise it (ulimit -l) or run as root", in_words(*asked), in_words(*limit))]
+    Memlock {
+        /// Bytes to lock.
+        asked: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// The guest-physical map refuses.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+}
+
+/// The host could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: cannot be read: {source}; is it mounted?", path = path.display())]
+pub struct SurveyError {
+    /// The file or directory.
+    pub path: PathBuf,
+    /// The kernel's answer.
+    pub source: io::Error,
+}
+
+/// A claim that was not granted, or not given back.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// Somebody living holds it.
+    #[error("{resource} is in use by logical server {holder:?} (pid {pid}); stop that first")]
+    Held {
+        /// What was asked for.
+        resource: String,
+        /// The partition that holds it.
+        holder: String,
+        /// Its process, 0 where it could not be read.
+        pid: u32,
+    },
+    /// Its last owner died before it could undo what it did.
+    #[error(
+        "{resource} was left behind by logical server {holder:?} (pid {pid}, dead); run `vmm heal` to restore it"
+    )]
+    Stale {
+        /// What was asked for.
+        resource: String,
+        /// The partition that held it.
+        holder: String,
+        /// Its process.
+        pid: u32,
+    },
+    /// The state directory does not work.
+    #[error("state directory {path}: {act}: {source}; give a writable directory (PELLUCID_STATE_DIR)", path = path.display())]
+    State {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was being done.
+        act: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A record that is not ours or is damaged.
+    #[error("claim record {path} is damaged: {source}; look at it, then remove it", path = path.display())]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+/// A range that the bus does not take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BusError {
+    /// No addresses, or past the end of the address space.
+    #[error("{name}: {size:#x} addresses from {base:#x} are not a range")]
+    Empty {
+        /// Who asked.
+        name: String,
+        /// First address.
+        base: u64,
+        /// Addresses.
+        size: u64,
+    },
+    /// Another device answers there.
+    #[error("{name}: {size:#x} addresses from {base:#x} overlap {other}, which begins at {other_base:#x}")]
+    Overlap {
+        /// Who asked.
+        name: String,
+        /// First address.
+        base: u64,
+        /// Addresses.
+        size: u64,
+        /// Who is there.
+        other: String,
+        /// Where it begins.
+        other_base: u64,
+    },
+}
+
+/// What can fail between a plan and a partition with memory.
+#[derive(Debug, thiserror::Error)]
+pub enum PartitionError {
+    /// A claim was not granted.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// KVM refused.
+    #[error(transparent)]
+    Vm(#[from] VmError),
+    /// Memory refused.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// Interrupt wiring refused.
+    #[error(transparent)]
+    Interrupt(#[from] InterruptError),
+}
+
+/// Bytes as a person writes them.
+pub(crate) fn in_words(bytes: u64) -> String {
+    match bytes {
+        b if b >= 1 << 30 && b.is_multiple_of(1 << 30) => format!("{} GiB", b >> 30),
+        b => format!("{} MiB", b >> 20),
+    }
+}

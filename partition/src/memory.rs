@@ -1,0 +1,229 @@
+//! Guest memory: memfd-backed, shared, with subscribers who are told of every region.
+//!
+//! KVM slots and IOMMU mappings are subscribers: attaching replays all live regions, detaching undoes them, so nobody can forget one.
+//! Guest memory is read and written by volatile copies; no reference into it exists.
+
+use std::error::Error;
+use std::fs::File;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::MemfdFlags;
+use vm_memory::{Address, Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+
+use crate::address::HostAddress;
+use crate::error::MemoryError;
+use crate::layout::Layout;
+use crate::plan::PageSize;
+use crate::sys::mapping::{Backing, Sealed};
+
+/// One contiguous piece of guest RAM.
+#[derive(Debug, Clone)]
+pub struct Region {
+    /// Where the guest sees it.
+    pub guest: GuestAddress,
+    /// Bytes.
+    pub size: u64,
+    /// Where it is mapped in this process; valid while the region is attached.
+    pub host: HostAddress,
+    pub(crate) mapping: Arc<MmapRegion>,
+}
+
+/// Somebody who must know where RAM is: KVM, an IOMMU, a device in another process.
+pub trait MemorySubscriber: Send + Sync {
+    /// Its name in errors and logs.
+    fn name(&self) -> &str;
+    /// Takes a region into use. If this fails, the region is not in use and [`MemorySubscriber::detach`] is not called for it.
+    fn attach(&self, region: &Region) -> Result<(), Box<dyn Error + Send + Sync>>;
+    /// Lets go of a region attached before; cannot refuse.
+    fn detach(&self, region: &Region);
+}
+
+/// The RAM of one guest; clones are the same memory.
+#[derive(Clone)]
+pub struct GuestMemory {
+    inner: Arc<Inner>,
+}
+
+/// A subscriber being served; dropping it detaches every region, last attached first.
+#[must_use = "dropping the subscription detaches the memory"]
+pub struct Subscription {
+    memory: Arc<Inner>,
+    subscriber: Arc<dyn MemorySubscriber>,
+    attached: Vec<Region>,
+}
+
+struct Inner {
+    mmap: GuestMemoryMmap,
+    regions: Vec<Region>,
+    /// Who is attached, by name; for diagnosis.
+    subscribers: Mutex<Vec<String>>,
+}
+
+impl GuestMemory {
+    /// Maps RAM as `layout` says, in pages of the given size, named `name` in `/proc/PID/maps`. Nothing is populated yet.
+    pub fn map(name: &str, layout: &Layout, pages: PageSize) -> Result<Self, MemoryError> {
+        let file = Arc::new(memfd(name, layout.memory(), pages)?);
+        let (mut parts, mut regions, mut offset) = (Vec::new(), Vec::new(), 0);
+        for range in layout.ram() {
+            let size = range.end - range.start;
+            let map_error = |source: Box<dyn Error + Send + Sync>| MemoryError::Map { size, source };
+            let mapping =
+                MmapRegion::from_file(FileOffset::from_arc(Arc::clone(&file), offset), size as usize)
+                    .map_err(|e| map_error(e.into()))?;
+            let mapping = Arc::new(mapping);
+            let guest = GuestAddress(range.start);
+            let part = GuestRegionMmap::with_arc(Arc::clone(&mapping), guest);
+            parts.push(part.ok_or_else(|| map_error("the range wraps".into()))?);
+            regions.push(Region {
+                guest,
+                size,
+                host: HostAddress(mapping.as_ptr() as u64),
+                mapping,
+            });
+            offset += size;
+        }
+        let mmap = GuestMemoryMmap::from_regions(parts).map_err(|e| MemoryError::Map {
+            size: layout.memory(),
+            source: e.into(),
+        })?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                mmap,
+                regions,
+                subscribers: Mutex::new(Vec::new()),
+            }),
+        })
+    }
+
+    /// Every region, ascending.
+    #[must_use]
+    pub fn regions(&self) -> Vec<Region> {
+        self.inner.regions.clone()
+    }
+
+    /// The same memory as other rust-vmm crates take it.
+    #[must_use]
+    pub fn as_vm_memory(&self) -> &GuestMemoryMmap {
+        &self.inner.mmap
+    }
+
+    /// Copies from the guest; refuses a range that is not all RAM.
+    pub fn read(&self, address: GuestAddress, data: &mut [u8]) -> Result<(), MemoryError> {
+        let outside = outside(address, data.len());
+        self.inner.mmap.read_slice(data, address).map_err(|_| outside)
+    }
+
+    /// Copies to the guest; refuses a range that is not all RAM.
+    pub fn write(&self, address: GuestAddress, data: &[u8]) -> Result<(), MemoryError> {
+        self.inner
+            .mmap
+            .write_slice(data, address)
+            .map_err(|_| outside(address, data.len()))
+    }
+
+    /// Whether the bytes from `address` on are all RAM.
+    #[must_use]
+    pub fn contains(&self, address: GuestAddress, size: u64) -> bool {
+        let end = address.checked_add(size);
+        end.is_some_and(|end| {
+            self.inner
+                .regions
+                .iter()
+                .any(|r| r.guest <= address && end.0 <= r.guest.0 + r.size)
+        })
+    }
+
+    /// Attaches every region to `subscriber`; when one fails, those before it are detached again.
+    pub fn subscribe(&self, subscriber: Arc<dyn MemorySubscriber>) -> Result<Subscription, MemoryError> {
+        let mut subscription = Subscription {
+            memory: Arc::clone(&self.inner),
+            subscriber,
+            attached: Vec::new(),
+        };
+        for region in &self.inner.regions {
+            let attached = subscription.subscriber.attach(region);
+            attached.map_err(|source| MemoryError::Subscriber {
+                subscriber: subscription.subscriber.name().to_owned(),
+                guest: region.guest.0,
+                size: region.size,
+                source,
+            })?;
+            subscription.attached.push(region.clone());
+        }
+        let name = subscription.subscriber.name().to_owned();
+        self.inner
+            .subscribers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(name);
+        Ok(subscription)
+    }
+
+    /// The names of those attached now.
+    #[must_use]
+    pub fn subscribers(&self) -> Vec<String> {
+        self.inner
+            .subscribers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl std::fmt::Debug for GuestMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list()
+            .entries(self.inner.regions.iter().map(|r| (r.guest, r.size)))
+            .finish()
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        for region in self.attached.drain(..).rev() {
+            self.subscriber.detach(&region);
+        }
+        let mut names = self
+            .memory
+            .subscribers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = names.iter().position(|name| name == self.subscriber.name()) {
+            names.remove(index);
+        }
+    }
+}
+
+/// A region's own mapping, as KVM's slots take it.
+pub(crate) struct RamBacking(pub(crate) Region);
+
+impl Sealed for RamBacking {}
+
+impl Backing for RamBacking {
+    fn host(&self) -> HostAddress {
+        HostAddress(self.0.mapping.as_ptr() as u64)
+    }
+
+    fn size(&self) -> u64 {
+        self.0.mapping.size() as u64
+    }
+}
+
+fn memfd(name: &str, size: u64, pages: PageSize) -> Result<File, MemoryError> {
+    let flags = match pages {
+        PageSize::Size4K => MemfdFlags::CLOEXEC,
+        PageSize::Size2M => MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
+        PageSize::Size1G => MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_1GB,
+    };
+    let failed = |source: std::io::Error| MemoryError::Memfd { size, pages, source };
+    let file = File::from(rustix::fs::memfd_create(name, flags).map_err(|e| failed(e.into()))?);
+    file.set_len(size).map_err(failed)?;
+    Ok(file)
+}
+
+fn outside(address: GuestAddress, size: usize) -> MemoryError {
+    MemoryError::Outside {
+        address: address.0,
+        size,
+    }
+}

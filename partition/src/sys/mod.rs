@@ -1,0 +1,7 @@
+//! The only unsafe code of this crate: mappings, KVM memory slots, page population.
+//!
+//! The border is safe functions over owned types; docs/soundness.md has the invariant of each surface.
+
+pub(crate) mod mapping;
+pub(crate) mod pages;
+pub(crate) mod slot;

@@ -1,0 +1,213 @@
+//! The KVM virtual machine: created whole (in-kernel interrupt controllers and timer), its memory slots owned by values.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
+use kvm_ioctls::{Cap, Kvm, VmFd};
+use vm_memory::GuestAddress;
+
+use crate::error::VmError;
+use crate::layout::Layout;
+use crate::sys::mapping::{Backing, Mapping};
+use crate::sys::slot;
+
+/// Whether the guest may write a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reads and writes go to the mapping.
+    ReadWrite,
+    /// Writes leave the guest as MMIO exits.
+    ReadOnly,
+}
+
+/// A KVM VM with in-kernel local APICs, I/O APIC, PICs and PIT, and no memory yet.
+pub struct Vm {
+    kvm: Kvm,
+    fd: VmFd,
+    slots: Mutex<Vec<bool>>,
+}
+
+/// Host memory shown to the guest; dropping it takes the range away.
+#[must_use = "dropping the slot takes the memory away from the guest"]
+pub struct Slot {
+    vm: Arc<Vm>,
+    number: u32,
+    guest: GuestAddress,
+    _backing: Arc<dyn Backing>,
+}
+
+impl Vm {
+    /// Opens `/dev/kvm` and creates the VM.
+    pub fn create() -> Result<Self, VmError> {
+        Self::create_on(Path::new("/dev/kvm"))
+    }
+
+    /// The same with another path to KVM's device.
+    pub fn create_on(path: &Path) -> Result<Self, VmError> {
+        let kvm = open(path)?;
+        let fd = kvm
+            .create_vm()
+            .map_err(|e| VmError::refused("KVM_CREATE_VM", e))?;
+        let step = |what: &'static str| move |e| VmError::refused(what, e);
+        fd.set_identity_map_address(Layout::KVM_IDENTITY_MAP)
+            .map_err(step("KVM_SET_IDENTITY_MAP_ADDR"))?;
+        fd.set_tss_address(Layout::KVM_TSS as usize)
+            .map_err(step("KVM_SET_TSS_ADDR"))?;
+        fd.create_irq_chip().map_err(step("KVM_CREATE_IRQCHIP"))?;
+        let pit = kvm_pit_config {
+            flags: KVM_PIT_SPEAKER_DUMMY,
+            ..Default::default()
+        };
+        fd.create_pit2(pit).map_err(step("KVM_CREATE_PIT2"))?;
+        Ok(Self {
+            kvm,
+            fd,
+            slots: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// The system handle, for questions about what this host's KVM supports.
+    #[must_use]
+    pub fn kvm(&self) -> &Kvm {
+        &self.kvm
+    }
+
+    /// The VM's handle.
+    #[must_use]
+    pub fn fd(&self) -> &VmFd {
+        &self.fd
+    }
+
+    /// Shows `mapping` to the guest at `guest` until the slot is dropped.
+    pub fn map_slot(
+        self: &Arc<Self>,
+        guest: GuestAddress,
+        mapping: Arc<Mapping>,
+        access: Access,
+    ) -> Result<Slot, VmError> {
+        self.show(guest, mapping, access)
+    }
+
+    /// The same for any backing: RAM is one too.
+    pub(crate) fn show(
+        self: &Arc<Self>,
+        guest: GuestAddress,
+        backing: Arc<dyn Backing>,
+        access: Access,
+    ) -> Result<Slot, VmError> {
+        let number = self.free_slot()?;
+        if let Err(source) = slot::fill(&self.fd, number, guest, &backing, access) {
+            self.return_slot(number);
+            return Err(VmError::Slot {
+                guest: guest.0,
+                size: backing.size(),
+                source: errno(source),
+            });
+        }
+        Ok(Slot {
+            vm: Arc::clone(self),
+            number,
+            guest,
+            _backing: backing,
+        })
+    }
+
+    fn free_slot(&self) -> Result<u32, VmError> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(free) = slots.iter().position(|used| !used) {
+            slots[free] = true;
+            return Ok(free as u32);
+        }
+        let most = self.kvm.get_nr_memslots();
+        if slots.len() >= most {
+            return Err(VmError::NoSlot { most });
+        }
+        slots.push(true);
+        Ok(slots.len() as u32 - 1)
+    }
+
+    fn return_slot(&self, number: u32) {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(used) = slots.get_mut(number as usize) {
+            *used = false;
+        }
+    }
+}
+
+impl AsRawFd for Vm {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl std::fmt::Debug for Vm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vm")
+            .field("fd", &self.fd.as_raw_fd())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Slot {
+    /// Where the guest sees it.
+    #[must_use]
+    pub fn guest(&self) -> GuestAddress {
+        self.guest
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        match slot::clear(&self.vm.fd, self.number, self.guest) {
+            Ok(()) => self.vm.return_slot(self.number),
+            // The number stays taken: reusing it would be refused, and the VM is about to go anyway.
+            Err(error) => {
+                tracing::error!(%error, guest = self.guest.0, "a KVM memory slot could not be cleared")
+            }
+        }
+    }
+}
+
+/// Opens KVM and checks what every partition needs of it; says what is missing.
+pub(crate) fn open(path: &Path) -> Result<Kvm, VmError> {
+    let open_error = |source| VmError::Open {
+        path: path.to_owned(),
+        source,
+    };
+    // Opened once as a file first: its error says why, and a path with a NUL byte cannot be handed on.
+    File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(open_error)?;
+    let text = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())
+        .map_err(|_| open_error(std::io::ErrorKind::InvalidInput.into()))?;
+    let kvm = Kvm::new_with_path(&text).map_err(|source| open_error(errno(source)))?;
+    let version = kvm.get_api_version();
+    if version != 12 {
+        return Err(VmError::Version { version });
+    }
+    for (capability, name) in NEEDED {
+        if !kvm.check_extension(capability) {
+            return Err(VmError::Lacks { capability: name });
+        }
+    }
+    Ok(kvm)
+}
+
+pub(crate) fn errno(error: kvm_ioctls::Error) -> std::io::Error {
+    std::io::Error::from_raw_os_error(error.errno())
+}
+
+const NEEDED: [(Cap, &str); 7] = [
+    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+    (Cap::Pit2, "KVM_CAP_PIT2"),
+    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+    (Cap::Irqfd, "KVM_CAP_IRQFD"),
+    (Cap::IrqRouting, "KVM_CAP_IRQ_ROUTING"),
+    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+    (Cap::ReadonlyMem, "KVM_CAP_READONLY_MEM"),
+];
