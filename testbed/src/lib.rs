@@ -1,1 +1,17 @@
 #![doc = include_str!("../README.md")]
+
+mod cache;
+mod error;
+pub mod l1;
+pub mod machine;
+mod progress;
+pub mod setup;
+pub mod suite;
+
+pub use cache::{Cache, file_digest, hex_digest};
+pub use error::{L1Error, MachineError, SetupError};
+pub use l1::fault::Fault;
+pub use l1::{Job, L1, Outcome};
+pub use machine::{Boot, Device, Disk, Machine, Place};
+pub use progress::{Progress, Step};
+pub use setup::{Emulator, Testbed};

@@ -1,1 +1,9 @@
-fn main() {}
+//! `cargo testbed`: the command over the library.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

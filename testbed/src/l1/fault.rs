@@ -1,0 +1,109 @@
+//! The emulator's own faults, told from the product's. Only what is known is a fault:
+//! anything else that ends a machine is reported as it is and never rerun.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A known fault of the emulator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Fault {
+    /// QEMU 10 and 11 abort when a nested guest's CR8 write raises an interrupt.
+    LockAssertion,
+    /// The physical server's kernel died, which it does while nesting two CPUs.
+    KernelPanic,
+    /// The physical server stopped answering; a lost interrupt leaves it so.
+    Hang {
+        /// Whether the emulator was using a CPU.
+        spinning: bool,
+    },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LockAssertion => out.write_str("the emulator aborted (interrupt raised without its lock)"),
+            Self::KernelPanic => out.write_str("the emulated server's kernel died"),
+            Self::Hang { spinning: true } => out.write_str("the emulated server spun without answering"),
+            Self::Hang { spinning: false } => out.write_str("the emulated server stopped answering"),
+        }
+    }
+}
+
+/// The fault that the emulator's log and the kernel's console tell of.
+pub fn in_logs(emulator: &str, console: &str) -> Option<Fault> {
+    if emulator.contains("tcg_handle_interrupt: assertion failed") {
+        return Some(Fault::LockAssertion);
+    }
+    let signs = [
+        "Kernel panic - not syncing",
+        "PANIC: double fault",
+        "BUG: stack guard page was hit",
+        "BUG: TASK stack guard",
+    ];
+    signs
+        .iter()
+        .any(|sign| console.contains(sign))
+        .then_some(Fault::KernelPanic)
+}
+
+/// Whether the process `id` uses most of a CPU.
+pub fn is_spinning(id: u32) -> bool {
+    let Some(before) = ticks_of(id) else { return false };
+    std::thread::sleep(Duration::from_secs(2));
+    let ticks_per_second = rustix::param::clock_ticks_per_second();
+    ticks_of(id).is_some_and(|after| after.saturating_sub(before) > ticks_per_second * 3 / 2)
+}
+
+fn ticks_of(id: u32) -> Option<u64> {
+    parse_ticks(&std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?)
+}
+
+/// User and system time in a line of `/proc/ID/stat`.
+fn parse_ticks(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(") ")?;
+    let mut fields = after_name.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_known_faults_are_recognized() {
+        let abort =
+            "ERROR:../system/cpus.c:504:tcg_handle_interrupt: assertion failed: (bql_locked())\nBail out!";
+        assert_eq!(in_logs(abort, ""), Some(Fault::LockAssertion));
+        let panic = "[   12.3] Kernel panic - not syncing: Fatal exception in interrupt";
+        assert_eq!(in_logs("", panic), Some(Fault::KernelPanic));
+        assert_eq!(
+            in_logs("", "PANIC: double fault, error_code: 0x0"),
+            Some(Fault::KernelPanic)
+        );
+    }
+
+    #[test]
+    fn anything_else_is_not_a_fault_of_the_emulator() {
+        assert_eq!(
+            in_logs("qemu: could not open disk image", "reboot: Power down"),
+            None
+        );
+        assert_eq!(in_logs("", "test panicked at src/lib.rs"), None);
+    }
+
+    #[test]
+    fn cpu_time_is_read_past_a_name_with_brackets() {
+        let stat = "42 (a) b (c)) S 1 42 42 0 -1 4194560 1 2 3 4 70 30 0 0 20 0 1 0 100 0 0";
+        assert_eq!(parse_ticks(stat), Some(100));
+        assert_eq!(parse_ticks("nonsense"), None);
+        assert!(ticks_of(std::process::id()).is_some());
+    }
+
+    #[test]
+    fn a_sleeping_process_does_not_spin() {
+        assert!(!is_spinning(u32::MAX));
+    }
+}

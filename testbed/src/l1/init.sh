@@ -1,0 +1,47 @@
+#!/bin/busybox sh
+# The init of the physical server: the developer's root, read-only, with the file
+# systems of a running machine over it; then the agent.
+/bin/busybox --install -s /bin
+export PATH=/bin
+say() { echo "testbed: $*" >/dev/console; }
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+say "init"
+while read -r module; do
+    insmod "/modules/$module" || say "module $module did not load"
+done </modules/order
+say "modules loaded"
+
+nine="trans=virtio,version=9p2000.L,msize=512000"
+mount -t 9p -o "$nine,ro,cache=loose" host /host || say "the root did not mount"
+mount --move /dev /host/dev
+mount --bind /host/dev /dev
+mkdir -p /host/dev/pts /host/dev/shm /host/dev/mqueue
+mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /host/dev/pts
+mount -t tmpfs -o mode=1777 shm /host/dev/shm
+ln -sf /proc/self/fd /dev/fd
+ln -sf /proc/self/fd/0 /dev/stdin
+ln -sf /proc/self/fd/1 /dev/stdout
+ln -sf /proc/self/fd/2 /dev/stderr
+mount -t proc proc /host/proc
+mount -t sysfs sys /host/sys
+mount -t debugfs debug /host/sys/kernel/debug
+mount -t cgroup2 cgroup /host/sys/fs/cgroup
+mount -t tmpfs -o mode=755 run /host/run
+# What is under /tmp can be read; what is written there is gone with the machine.
+mkdir -p /run/over
+mount -t tmpfs over /run/over
+mkdir -p /run/over/upper /run/over/work
+chmod 1777 /run/over/upper
+mount -t overlay -o lowerdir=/host/tmp,upperdir=/run/over/upper,workdir=/run/over/work tmp /host/tmp ||
+    mount -t tmpfs -o mode=1777 tmp /host/tmp
+mkdir -p /host/run/testbed /host/run/lock
+mount -t 9p -o "$nine,rw,cache=mmap" share /host/run/testbed || say "the share did not mount"
+for part in cpu cpuset memory; do echo "+$part" >/host/sys/fs/cgroup/cgroup.subtree_control; done 2>/dev/null
+ip link set lo up
+hostname physical
+ulimit -l unlimited
+say "ready"
+setsid /agent </dev/null >/dev/console 2>&1 &
+exec /bin/busybox init </dev/null >/dev/console 2>&1

@@ -1,0 +1,242 @@
+//! A job under way in the machine, with its guard.
+
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use crate::L1Error;
+use crate::l1::channel::{EndMark, Event};
+use crate::l1::{Answer, Job, L1};
+use crate::setup::program::last_lines;
+
+/// One of a job's two outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Its standard output.
+    Stdout,
+    /// Its standard error.
+    Stderr,
+}
+
+/// What comes next from a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// It wrote something.
+    Output(Stream, Vec<u8>),
+    /// Nothing within the time given.
+    Quiet,
+    /// It ended with this status; 128 and the signal's number if a signal ended it.
+    Ended(i32),
+}
+
+/// What a job that ran to its end left.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its exit status; 128 and the signal's number if a signal ended it.
+    pub status: i32,
+    /// What it wrote to its standard output.
+    pub stdout: Vec<u8>,
+    /// What it wrote to its standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// A job that runs. Dropped before its end, it is killed.
+#[derive(Debug)]
+pub struct Running<'l1> {
+    l1: &'l1 mut L1,
+    id: String,
+    title: String,
+    guard: Duration,
+    deadline: Instant,
+    input: Option<UnixStream>,
+    marks: [Option<EndMark>; 2],
+    status: Option<i32>,
+    finished: bool,
+}
+
+impl<'l1> Running<'l1> {
+    pub(crate) fn new(l1: &'l1 mut L1, job: &Job, id: String, input: Option<UnixStream>) -> Self {
+        let marks = [Some(EndMark::of(&id)), Some(EndMark::of(&id))];
+        let (title, guard) = (job.title(), job.limit());
+        let deadline = Instant::now() + guard;
+        Self {
+            l1,
+            id,
+            title,
+            guard,
+            deadline,
+            input,
+            marks,
+            status: None,
+            finished: false,
+        }
+    }
+
+    /// The job's input, if it has one that is still open. A clone of it may be written
+    /// to from another thread.
+    pub fn input(&mut self) -> Option<&mut UnixStream> {
+        self.input.as_mut()
+    }
+
+    /// Ends the job's input.
+    pub fn close_input(&mut self) {
+        if let Some(input) = self.input.take() {
+            let _closed_already = input.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// What comes next within `limit`.
+    ///
+    /// # Errors
+    /// The machine ended, or the job's guard expired.
+    pub fn next(&mut self, limit: Duration) -> Result<Next, L1Error> {
+        let until = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.status
+                && self.marks.iter().all(Option::is_none)
+            {
+                self.finished = true;
+                return Ok(Next::Ended(status));
+            }
+            let now = Instant::now();
+            if now >= self.deadline {
+                return Err(self.guard_expired());
+            }
+            let wait = until.min(self.deadline).saturating_duration_since(now);
+            match self.l1.channels.next(wait) {
+                None if Instant::now() >= until => return Ok(Next::Quiet),
+                None => {}
+                Some(Event::Closed) => {
+                    self.finished = true;
+                    return Err(self.l1.ended(&format!("`{}` ran", self.title)));
+                }
+                Some(event) => {
+                    if let Some((stream, bytes)) = self.sort(event) {
+                        return Ok(Next::Output(stream, bytes));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends all of the job's tasks; `next` tells when they are gone.
+    ///
+    /// # Errors
+    /// The machine is gone.
+    pub fn kill(&mut self) -> Result<(), L1Error> {
+        let line = format!("kill {}", self.id);
+        self.l1.tell(&line)
+    }
+
+    /// Takes an event; returns the output in it that is the job's.
+    fn sort(&mut self, event: Event) -> Option<(Stream, Vec<u8>)> {
+        match event {
+            Event::Control(line) => {
+                let status = line.strip_prefix(&format!("exit {} ", self.id));
+                self.status = self.status.or(status.and_then(|status| status.parse().ok()));
+                None
+            }
+            Event::Output(stream, bytes) => {
+                let slot = &mut self.marks[usize::from(stream == Stream::Stderr)];
+                let (output, ended) = slot.as_mut()?.pass(&bytes);
+                if ended {
+                    *slot = None;
+                }
+                (!output.is_empty()).then_some((stream, output))
+            }
+            Event::Closed => None,
+        }
+    }
+
+    /// Asks the machine where the job stands, then ends the job. A machine that does
+    /// not answer hangs itself.
+    fn guard_expired(&mut self) -> L1Error {
+        self.finished = true;
+        let during = format!("`{}` ran", self.title);
+        let Some(place) = self.place_of_hang() else {
+            return self.l1.hung(&during, self.guard);
+        };
+        let killed = self.kill().is_ok();
+        let prefix = format!("exit {} ", self.id);
+        if !killed || !self.l1.await_prefix(&prefix, Duration::from_secs(20)) {
+            return self
+                .l1
+                .hung(&format!("{during} and was to be killed"), self.guard);
+        }
+        self.l1.keep_folder();
+        let detail = if place.is_empty() {
+            "no task was left".to_owned()
+        } else {
+            last_lines(&place, 24)
+        };
+        let log = self.l1.console_log();
+        L1Error::Hung {
+            during,
+            limit: self.guard,
+            detail,
+            log,
+            fault: None,
+        }
+    }
+
+    /// What the agent says about the job's tasks; nothing if it does not answer.
+    fn place_of_hang(&mut self) -> Option<String> {
+        self.l1.tell(&format!("where {}", self.id)).ok()?;
+        let told = format!("told {}", self.id);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut place = Vec::new();
+        loop {
+            match self
+                .l1
+                .channels
+                .next(deadline.saturating_duration_since(Instant::now()))?
+            {
+                Event::Control(line) if line == told => break,
+                Event::Output(Stream::Stderr, bytes) => place.extend(bytes),
+                Event::Closed => return None,
+                _ => {}
+            }
+        }
+        while let Some(Event::Output(_, bytes)) = self.l1.channels.next(Duration::from_millis(300)) {
+            place.extend(bytes);
+        }
+        Some(String::from_utf8_lossy(&place).into_owned())
+    }
+}
+
+impl Drop for Running<'_> {
+    /// A job left alone is ended, so that the next one finds the machine free.
+    fn drop(&mut self) {
+        if self.finished || self.kill().is_err() {
+            return;
+        }
+        let prefix = format!("exit {} ", self.id);
+        let limit = Duration::from_secs(20);
+        self.l1.await_prefix(&prefix, limit);
+    }
+}
+
+impl L1 {
+    /// Waits for a control line that begins with `prefix`.
+    fn await_prefix(&mut self, prefix: &str, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self
+                .channels
+                .next(deadline.saturating_duration_since(Instant::now()))
+            {
+                Some(Event::Control(line)) if line.starts_with(prefix) => return true,
+                Some(Event::Closed) | None => return false,
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Whether the machine's agent answers within `limit`.
+    pub fn answers(&mut self, limit: Duration) -> bool {
+        self.jobs += 1;
+        let id = format!("ping-{}", self.jobs);
+        self.tell(&format!("ping {id}")).is_ok()
+            && self.await_answer(&format!("pong {id}"), limit) == Answer::Came
+    }
+}

@@ -1,0 +1,1 @@
+//! The test suite in its tiers (see `cargo testbed test`).
