@@ -1,1 +1,16 @@
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod acpi;
+mod boot_disk;
+mod disk;
+mod entries;
+mod error;
+mod kernel;
+
+pub use acpi::{AcpiBoard, AcpiTables, RootPort, SOFT_OFF_TYPE, intx_gsi};
+pub use boot_disk::{BootDisk, BootPlan, Candidate};
+pub use disk::{DiskFile, fuzz_partition_table};
+pub use entries::{EntryKind, LoaderEntry, compare_versions};
+pub use error::{AcpiError, DiscoverError, LoadError};
+pub use kernel::{BzImageHeader, HeaderError, Linux, ReadSeek, SourceFile};

@@ -1,0 +1,132 @@
+//! What the tables describe: a board as a plain value, checked before anything is built from it.
+
+use std::ops::Range;
+
+use pellucid_partition::{Bdf, Gsi, Layout};
+use serde::{Deserialize, Serialize};
+
+use crate::error::AcpiError;
+
+/// A logical server's board, as its operating system is told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcpiBoard {
+    /// Local APIC ids, one per vCPU, the boot CPU first.
+    pub apic_ids: Vec<u32>,
+    /// PCI configuration window: 1 MiB per bus, from bus 0.
+    pub ecam: Range<u64>,
+    /// BAR window below 4 GiB.
+    pub mmio32: Range<u64>,
+    /// BAR window above 4 GiB.
+    pub mmio64: Range<u64>,
+    /// PCI Express root ports.
+    pub root_ports: Vec<RootPort>,
+}
+
+/// A root port, and the slot behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootPort {
+    /// Its address, on bus 0.
+    pub address: Bdf,
+    /// Number of the slot behind it, from which operating systems name network interfaces (`ens2`).
+    pub slot: Option<u32>,
+}
+
+/// The I/O APIC input of a device's INTx pin on bus 0 (pin 0 is INTA). Behind a bridge, the pin is swizzled first as PCI says:
+/// `(pin + device) % 4`.
+#[must_use]
+pub fn intx_gsi(device: u8, pin: u8) -> Gsi {
+    Gsi(16 + (u32::from(device) + u32::from(pin)) % 8)
+}
+
+impl AcpiBoard {
+    /// A board with the windows of `layout`, no root ports yet.
+    #[must_use]
+    pub fn new(layout: &Layout, apic_ids: Vec<u32>) -> Self {
+        let (ecam, mmio32, mmio64) = (Layout::ECAM, Layout::MMIO32, layout.mmio64());
+        Self {
+            apic_ids,
+            ecam,
+            mmio32,
+            mmio64,
+            root_ports: Vec::new(),
+        }
+    }
+
+    /// Refuses what the tables could not say.
+    pub(crate) fn check(&self) -> Result<(), AcpiError> {
+        let count = self.apic_ids.len();
+        if count == 0 || count > MAX_CPUS {
+            return Err(AcpiError::CpuCount {
+                count,
+                limit: MAX_CPUS,
+            });
+        }
+        check_window("ECAM", &self.ecam, (1 << 20, u64::MAX))?;
+        if self.ecam.end - self.ecam.start > 256 << 20 {
+            return Err(window_error(
+                "ECAM",
+                &self.ecam,
+                "a domain has at most 256 buses of 1 MiB",
+            ));
+        }
+        check_window("32-bit MMIO", &self.mmio32, (0x1000, FOUR_GIB))?;
+        check_window("64-bit MMIO", &self.mmio64, (0x1000, u64::MAX))?;
+        if self.mmio64.start < FOUR_GIB {
+            return Err(window_error(
+                "64-bit MMIO",
+                &self.mmio64,
+                "it must lie above 4 GiB",
+            ));
+        }
+        for (index, port) in self.root_ports.iter().enumerate() {
+            let refuse = |reason| {
+                Err(AcpiError::RootPort {
+                    port: port.address,
+                    reason,
+                })
+            };
+            if port.address.domain() != 0 || port.address.bus() != 0 {
+                return refuse("it is on another bus");
+            }
+            if self.root_ports[..index]
+                .iter()
+                .any(|other| other.address == port.address)
+            {
+                return refuse("it is listed twice");
+            }
+        }
+        Ok(())
+    }
+
+    /// Bus numbers that the configuration window covers.
+    pub(crate) fn last_bus(&self) -> u8 {
+        (((self.ecam.end - self.ecam.start) >> 20) - 1) as u8
+    }
+}
+
+/// A window must not be empty, start and end at a multiple of `limits.0`, and not reach behind `limits.1`.
+fn check_window(name: &'static str, range: &Range<u64>, limits: (u64, u64)) -> Result<(), AcpiError> {
+    if range.start >= range.end {
+        return Err(window_error(name, range, "it is empty"));
+    }
+    if !range.start.is_multiple_of(limits.0) || !range.end.is_multiple_of(limits.0) {
+        return Err(window_error(name, range, "it is not aligned"));
+    }
+    if range.end > limits.1 {
+        return Err(window_error(name, range, "it reaches above 4 GiB"));
+    }
+    Ok(())
+}
+
+fn window_error(name: &'static str, range: &Range<u64>, reason: &'static str) -> AcpiError {
+    AcpiError::Window {
+        name,
+        start: range.start,
+        end: range.end,
+        reason,
+    }
+}
+
+const FOUR_GIB: u64 = 1 << 32;
+/// What the space for the tables holds with room to spare.
+const MAX_CPUS: usize = 1024;

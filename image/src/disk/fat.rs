@@ -1,0 +1,191 @@
+//! A FAT12, FAT16 or FAT32 volume: its geometry and its cluster chains.
+//!
+//! Chains become lists of byte ranges when a file is opened, so reading is then plain positioned reads. A chain that loops, leaves
+//! the volume or is more fragmented than any boot file is refused.
+
+use std::io::{self, Read, Seek};
+use std::ops::Range;
+
+use super::DiskSource;
+
+/// Where things lie on a volume, checked against its size. All offsets are bytes on the disk.
+#[derive(Debug, Clone)]
+pub(crate) struct Fat {
+    kind: Kind,
+    table: Range<u64>,
+    root: Root,
+    data: u64,
+    cluster_size: u64,
+    /// Clusters that hold data; they are numbered from 2.
+    clusters: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Fat12,
+    Fat16,
+    Fat32,
+}
+
+#[derive(Debug, Clone)]
+enum Root {
+    Fixed(Range<u64>),
+    Cluster(u32),
+}
+
+impl Fat {
+    /// Reads the boot sector of the volume in `range` of the disk.
+    pub(crate) fn open<R: Read + Seek>(disk: &DiskSource<R>, range: Range<u64>) -> io::Result<Self> {
+        let mut boot = [0; 512];
+        disk.read_at(range.start, &mut boot)?;
+        Self::parse(&boot, range)
+    }
+
+    fn parse(boot: &[u8; 512], range: Range<u64>) -> io::Result<Self> {
+        let byte = |at: usize| u64::from(boot[at]);
+        let word = |at: usize| byte(at) | byte(at + 1) << 8;
+        let dword = |at: usize| word(at) | word(at + 2) << 16;
+        let sector = word(11);
+        if boot[510..] != [0x55, 0xaa] || !matches!(sector, 512 | 1024 | 2048 | 4096) {
+            return Err(invalid("no FAT boot sector"));
+        }
+        let (per_cluster, reserved, tables, root_entries) = (byte(13), word(14), byte(16), word(17));
+        if !per_cluster.is_power_of_two() || reserved == 0 || tables == 0 {
+            return Err(invalid("the FAT boot sector contradicts itself"));
+        }
+        let total = if word(19) != 0 { word(19) } else { dword(32) };
+        let table_sectors = if word(22) != 0 { word(22) } else { dword(36) };
+        let root_sectors = (root_entries * 32).div_ceil(sector);
+        let table = reserved * sector;
+        let root = table + tables * table_sectors * sector;
+        let data = root + root_sectors * sector;
+        let cluster_size = per_cluster * sector;
+        if total * sector > range.end - range.start || data >= total * sector || table_sectors == 0 {
+            return Err(invalid("the FAT volume is larger than its partition"));
+        }
+        let clusters = ((total * sector - data) / cluster_size) as u32;
+        let kind = match clusters {
+            ..4085 => Kind::Fat12,
+            4085..65525 => Kind::Fat16,
+            _ => Kind::Fat32,
+        };
+        let at = |offset: u64| range.start + offset;
+        let root = match kind {
+            Kind::Fat32 => Root::Cluster(dword(44) as u32),
+            _ => Root::Fixed(at(root)..at(data)),
+        };
+        let table = at(table)..at(table + table_sectors * sector);
+        Ok(Self {
+            kind,
+            table,
+            root,
+            data: at(data),
+            cluster_size,
+            clusters,
+        })
+    }
+
+    /// The byte ranges of the root directory.
+    pub(crate) fn root_extents<R: Read + Seek>(&self, disk: &DiskSource<R>) -> io::Result<Vec<Range<u64>>> {
+        match &self.root {
+            Root::Fixed(range) => Ok(vec![range.clone()]),
+            Root::Cluster(first) => self.directory_extents(disk, *first),
+        }
+    }
+
+    /// The byte ranges of a directory that starts at cluster `first`; 0 means the root, as `..` entries have it.
+    pub(crate) fn directory_extents<R: Read + Seek>(
+        &self,
+        disk: &DiskSource<R>,
+        first: u32,
+    ) -> io::Result<Vec<Range<u64>>> {
+        match (&self.root, first) {
+            (Root::Fixed(range), 0) => Ok(vec![range.clone()]),
+            (Root::Cluster(root), 0) if *root != 0 => self.chain(disk, *root, MAX_DIRECTORY),
+            _ => self.chain(disk, first, MAX_DIRECTORY),
+        }
+    }
+
+    /// The byte ranges of a file of `size` bytes; a chain that ends before is refused.
+    pub(crate) fn file_extents<R: Read + Seek>(
+        &self,
+        disk: &DiskSource<R>,
+        first: u32,
+        size: u64,
+    ) -> io::Result<Vec<Range<u64>>> {
+        if size == 0 {
+            return Ok(Vec::new());
+        }
+        let mut extents = self.chain(disk, first, size)?;
+        let mut left = size;
+        for extent in &mut extents {
+            let length = left.min(extent.end - extent.start);
+            extent.end = extent.start + length;
+            left -= length;
+        }
+        if left > 0 {
+            return Err(invalid("the file's cluster chain ends before the file does"));
+        }
+        Ok(extents)
+    }
+
+    /// Follows a chain until its end or until `limit` bytes are covered.
+    fn chain<R: Read + Seek>(
+        &self,
+        disk: &DiskSource<R>,
+        first: u32,
+        limit: u64,
+    ) -> io::Result<Vec<Range<u64>>> {
+        let mut extents: Vec<Range<u64>> = Vec::new();
+        let (mut cluster, mut covered) = (first, 0);
+        while covered < limit {
+            let index = cluster.checked_sub(2).filter(|&index| index < self.clusters);
+            let index = index.ok_or_else(|| invalid("a cluster chain leaves the volume"))?;
+            let start = self.data + u64::from(index) * self.cluster_size;
+            match extents.last_mut() {
+                Some(last) if last.end == start => last.end += self.cluster_size,
+                _ => extents.push(start..start + self.cluster_size),
+            }
+            if extents.len() > MAX_EXTENTS {
+                return Err(invalid("the file is in too many fragments"));
+            }
+            covered += self.cluster_size;
+            match self.next(disk, cluster)? {
+                Some(next) => cluster = next,
+                None => break,
+            }
+        }
+        Ok(extents)
+    }
+
+    /// The cluster after `cluster`, or `None` at the end of the chain.
+    fn next<R: Read + Seek>(&self, disk: &DiskSource<R>, cluster: u32) -> io::Result<Option<u32>> {
+        let cluster = u64::from(cluster);
+        let (offset, width) = match self.kind {
+            Kind::Fat12 => (cluster + cluster / 2, 2),
+            Kind::Fat16 => (cluster * 2, 2),
+            Kind::Fat32 => (cluster * 4, 4),
+        };
+        let mut raw = [0; 4];
+        if self.table.start + offset + width > self.table.end {
+            return Err(invalid("a cluster lies behind the end of the allocation table"));
+        }
+        disk.read_at(self.table.start + offset, &mut raw[..width as usize])?;
+        let value = u32::from_le_bytes(raw);
+        let (value, end) = match self.kind {
+            Kind::Fat12 if cluster & 1 == 1 => (value >> 4, 0xff8),
+            Kind::Fat12 => (value & 0xfff, 0xff8),
+            Kind::Fat16 => (value, 0xfff8),
+            Kind::Fat32 => (value & 0x0fff_ffff, 0x0fff_fff8),
+        };
+        Ok((value < end).then_some(value))
+    }
+}
+
+pub(crate) fn invalid(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+/// FAT directories have at most 65,536 entries of 32 bytes.
+pub(crate) const MAX_DIRECTORY: u64 = 65_536 * 32;
+const MAX_EXTENTS: usize = 65_536;

@@ -1,0 +1,15 @@
+//! A server's disk, read and never written: partition table, FAT file system, files.
+//!
+//! Every byte here may be hostile: offsets are checked before use, chains and counts are bounded, nothing panics.
+
+mod directory;
+mod fat;
+mod file;
+mod source;
+mod table;
+
+pub(crate) use fat::Fat;
+pub use file::DiskFile;
+pub(crate) use source::{DiskSource, fill};
+pub use table::fuzz_partition_table;
+pub(crate) use table::{TableError, boot_partitions};

@@ -1,0 +1,110 @@
+//! A file to load from: on the host or on a guest's disk. It is streamed into guest memory through one small buffer.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use pellucid_partition::{GuestAddress, GuestMemory};
+
+use crate::error::LoadError;
+
+/// What a file to load from must be able to do.
+pub trait ReadSeek: Read + Seek {}
+
+impl<T: Read + Seek> ReadSeek for T {}
+
+/// A kernel or initrd, opened for reading, with a name for errors.
+pub struct SourceFile<'a> {
+    name: String,
+    size: u64,
+    reader: Box<dyn ReadSeek + 'a>,
+}
+
+impl SourceFile<'static> {
+    /// Opens a file of the host.
+    pub fn open(path: &Path) -> Result<Self, LoadError> {
+        let failed = |source: io::Error| LoadError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.is_dir() {
+            return Err(failed(io::ErrorKind::IsADirectory.into()));
+        }
+        Ok(Self::new(&path.display().to_string(), metadata.len(), file))
+    }
+}
+
+impl<'a> SourceFile<'a> {
+    /// A file of `size` bytes behind any reader.
+    pub fn new(name: &str, size: u64, reader: impl ReadSeek + 'a) -> Self {
+        Self {
+            name: name.to_owned(),
+            size,
+            reader: Box::new(reader),
+        }
+    }
+
+    /// What errors call it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Bytes in the file.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Fills `data` from `offset`, or as much as there is; returns the bytes read.
+    pub(crate) fn read_at(&mut self, offset: u64, data: &mut [u8]) -> Result<usize, LoadError> {
+        let start = self.reader.seek(SeekFrom::Start(offset));
+        let filled = start.and_then(|_| crate::disk::fill(&mut self.reader, data));
+        filled.map_err(|source| LoadError::Read {
+            name: self.name.clone(),
+            source,
+        })
+    }
+
+    /// Copies `size` bytes from `offset` to guest memory at `to`. A file that ends before is an error.
+    pub(crate) fn copy_to(
+        &mut self,
+        offset: u64,
+        size: u64,
+        memory: &GuestMemory,
+        to: GuestAddress,
+    ) -> Result<(), LoadError> {
+        let mut buffer = vec![0; CHUNK.min(size) as usize];
+        let mut done = 0;
+        while done < size {
+            let chunk = &mut buffer[..CHUNK.min(size - done) as usize];
+            if self.read_at(offset + done, chunk)? < chunk.len() {
+                let source = io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the file became shorter while it was read",
+                );
+                return Err(LoadError::Read {
+                    name: self.name.clone(),
+                    source,
+                });
+            }
+            memory.write(GuestAddress(to.0 + done), chunk)?;
+            done += chunk.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SourceFile<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourceFile")
+            .field("name", &self.name)
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
+
+const CHUNK: u64 = 128 << 10;

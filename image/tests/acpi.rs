@@ -1,0 +1,172 @@
+//! The tables as an operating system's interpreter sees them: checksums, pointers, and what `iasl` makes of them.
+
+use std::path::Path;
+use std::process::Command;
+
+use pellucid_image::{AcpiBoard, AcpiError, AcpiTables, RootPort, intx_gsi};
+use pellucid_partition::{GuestMemory, Layout, PageSize};
+use proptest::prelude::*;
+
+fn board(cpus: u32) -> AcpiBoard {
+    let mut board = AcpiBoard::new(&Layout::new(1 << 30, 39).unwrap(), (0..cpus).collect());
+    board.root_ports = vec![
+        RootPort { address: "0000:00:01.0".parse().unwrap(), slot: Some(2) },
+        RootPort { address: "0000:00:1c.4".parse().unwrap(), slot: None },
+    ];
+    board
+}
+
+fn quad(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}
+
+fn sum(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte))
+}
+
+/// The table at a guest-physical address, as the pointers in other tables lead to it.
+fn at(tables: &AcpiTables, address: u64) -> &[u8] {
+    let rest = &tables.bytes()[(address - Layout::ACPI.start) as usize..];
+    &rest[..u32::from_le_bytes(rest[4..8].try_into().unwrap()) as usize]
+}
+
+/// Disassembles a table with `iasl`; `None` when the machine has no `iasl`.
+fn disassemble(directory: &Path, name: &str, table: &[u8]) -> Option<String> {
+    std::fs::write(directory.join(name), table).unwrap();
+    let output = match Command::new("iasl").arg("-d").arg(name).current_dir(directory).output() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            eprintln!("iasl is not installed: the tables were not disassembled (package acpica-tools)");
+            return None;
+        }
+        other => other.unwrap(),
+    };
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{name}: {said}");
+    for complaint in ["Error", "Warning", "Invalid", "incorrect checksum"] {
+        assert!(!said.contains(complaint), "{name}: {said}");
+    }
+    Some(std::fs::read_to_string(directory.join(name).with_extension("dsl")).unwrap())
+}
+
+#[test]
+fn every_pointer_leads_to_a_table_with_a_right_checksum() {
+    let tables = board(2).tables().unwrap();
+    let root = &tables.bytes()[..36];
+    assert_eq!((&root[..8], sum(&root[..20]), sum(root)), (&b"RSD PTR "[..], 0, 0));
+    let index = at(&tables, quad(root, 24));
+    assert_eq!((&index[..4], sum(index)), (&b"XSDT"[..], 0));
+    let leaves: Vec<&[u8]> = (36..index.len()).step_by(8).map(|i| at(&tables, quad(index, i))).collect();
+    let names: Vec<&[u8]> = leaves.iter().map(|leaf| &leaf[..4]).collect();
+    assert_eq!(names, [&b"FACP"[..], b"APIC", b"MCFG"]);
+    assert!(leaves.iter().all(|leaf| sum(leaf) == 0));
+    let fadt = leaves[0];
+    let dsdt = at(&tables, quad(fadt, 140));
+    assert_eq!((&dsdt[..4], sum(dsdt)), (&b"DSDT"[..], 0));
+    let facs = u64::from(u32::from_le_bytes(fadt[36..40].try_into().unwrap()));
+    assert_eq!((&at(&tables, facs)[..4], facs % 64), (&b"FACS"[..], 0));
+}
+
+#[test]
+fn the_interpreter_reads_every_table_without_a_complaint() {
+    let directory = tempfile::tempdir().unwrap();
+    let tables = board(300).tables().unwrap();
+    for name in [b"FACP", b"FACS", b"APIC", b"MCFG", b"XSDT"] {
+        let file = format!("{}.aml", String::from_utf8_lossy(name));
+        disassemble(directory.path(), &file, tables.table(name).unwrap());
+    }
+    let Some(text) = disassemble(directory.path(), "dsdt.aml", tables.table(b"DSDT").unwrap()) else { return };
+    for expected in ["Device (PCI0)", "Device (RP08)", "Device (RPE4)", "Name (_SUN, 0x02)", "Name (_S5", "Device (COM1)"] {
+        assert!(text.contains(expected), "{expected} is missing in {text}");
+    }
+    let compiled = Command::new("iasl").args(["-oa", "dsdt.dsl"]).current_dir(directory.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&compiled.stdout).into_owned();
+    assert!(compiled.status.success() && said.contains(" 0 Errors, 0 Warnings"), "{said}");
+}
+
+#[test]
+fn the_fixed_hardware_is_where_the_board_has_it() {
+    let tables = board(1).tables().unwrap();
+    let fadt = tables.table(b"FACP").unwrap();
+    let long = |at: usize| u32::from_le_bytes(fadt[at..at + 4].try_into().unwrap());
+    assert_eq!((long(56), long(64), long(76)), (0x600, 0x604, 0x608));
+    assert_eq!((fadt[88], fadt[89], fadt[91]), (4, 2, 4));
+    assert_eq!((u16::from_le_bytes([fadt[46], fadt[47]]), quad(fadt, 120), fadt[128]), (9, 0xcf9, 6));
+    let flags = long(112);
+    let bit = |number: u32| flags >> number & 1 == 1;
+    assert!(!bit(4), "the power button is fixed hardware");
+    assert!(bit(5) && bit(10) && !bit(20), "no sleep button, a reset register, not hardware-reduced");
+    let boot = u16::from_le_bytes([fadt[109], fadt[110]]);
+    assert_eq!(boot & 0b10_0110, 0b00_0100, "no 8042, no VGA, a CMOS RTC");
+}
+
+#[test]
+fn cpus_with_large_ids_get_x2apic_entries() {
+    let mut board = board(2);
+    board.apic_ids = vec![0, 7, 254, 255, 4096];
+    let tables = board.tables().unwrap();
+    let madt = tables.table(b"APIC").unwrap();
+    let (mut offset, mut found) = (44, Vec::new());
+    while offset < madt.len() {
+        let (kind, length) = (madt[offset], usize::from(madt[offset + 1]));
+        match kind {
+            0 => found.push((kind, u32::from(madt[offset + 3]))),
+            9 => found.push((kind, u32::from_le_bytes(madt[offset + 4..offset + 8].try_into().unwrap()))),
+            _ => {}
+        }
+        offset += length;
+    }
+    assert_eq!(offset, madt.len());
+    assert_eq!(found, [(0, 0), (0, 7), (0, 254), (9, 255), (9, 4096)]);
+}
+
+#[test]
+fn interrupt_pins_are_spread_over_the_upper_inputs() {
+    assert_eq!((intx_gsi(0, 0).0, intx_gsi(1, 3).0, intx_gsi(31, 1).0), (16, 20, 16));
+    assert!((0..32).all(|device| (0..4).all(|pin| (16..24).contains(&intx_gsi(device, pin).0))));
+}
+
+#[test]
+fn a_board_that_cannot_be_described_is_refused_by_name() {
+    let refusal = |change: fn(&mut AcpiBoard)| {
+        let mut board = board(1);
+        change(&mut board);
+        board.tables().unwrap_err().to_string()
+    };
+    assert!(refusal(|b| b.apic_ids.clear()).contains("0 CPUs"));
+    assert!(refusal(|b| b.mmio32 = 0xc000_0000..0x1_1000_0000).contains("32-bit MMIO window"));
+    assert!(refusal(|b| b.mmio64 = 0..0x1000).contains("64-bit MMIO window"));
+    assert!(refusal(|b| b.ecam = 0xe000_0000..0xe000_0000).contains("ECAM window"));
+    assert!(refusal(|b| b.root_ports[0].address = "0000:01:00.0".parse().unwrap()).contains("0000:01:00.0"));
+    assert!(refusal(|b| b.root_ports[1] = b.root_ports[0].clone()).contains("listed twice"));
+}
+
+#[test]
+fn the_tables_land_where_firmware_puts_them() {
+    let layout = Layout::new(64 << 20, 39).unwrap();
+    let memory = GuestMemory::map("acpi", &layout, PageSize::Size4K).unwrap();
+    let tables = board(2).tables().unwrap();
+    tables.write(&memory).unwrap();
+    let mut root = [0; 8];
+    memory.read(tables.root_pointer(), &mut root).unwrap();
+    assert_eq!((&root, tables.root_pointer().0), (b"RSD PTR ", 0xe0000));
+}
+
+proptest! {
+    #[test]
+    fn any_board_is_described_or_refused(
+        cpus in prop::collection::vec(any::<u32>(), 0..1200), ports in prop::collection::vec((0u8..32, 0u8..8, any::<Option<u32>>()), 0..64),
+        ecam in any::<(u64, u64)>(), buses in 0u64..300,
+    ) {
+        let mut board = board(1);
+        board.apic_ids = cpus;
+        board.ecam = if buses == 299 { ecam.0..ecam.1 } else { 0xe000_0000..0xe000_0000 + (buses << 20) };
+        board.root_ports = ports.into_iter().map(|(device, function, slot)| RootPort {
+            address: pellucid_partition::Bdf::new(0, 0, device, function).unwrap(), slot,
+        }).collect();
+        match board.tables() {
+            Ok(tables) => prop_assert!(tables.bytes().len() <= 0x20000 && sum(tables.table(b"DSDT").unwrap()) == 0),
+            Err(AcpiError::Memory(_)) => prop_assert!(false, "no memory is involved"),
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+    }
+}
