@@ -75,15 +75,21 @@ pub enum PlanError {
         /// What could be asked for, as a list of ranges.
         usable: String,
     },
+    /// A CPU of the list is in it again.
+    #[error("CPU {cpu} is listed twice; each vCPU needs a CPU of its own")]
+    CpuTwice {
+        /// The CPU.
+        cpu: usize,
+    },
     /// Not enough CPUs to dedicate.
     #[error(
-        "{asked} dedicated CPUs: {usable} usable and 1 of them stays with the host; ask for fewer or leave out --dedicated"
+        "{asked} dedicated CPUs: only {most} can be, since one CPU stays with the host; ask for fewer, name them in a list, or leave out --dedicated"
     )]
     TooFewCpus {
         /// CPUs asked for.
         asked: usize,
-        /// CPUs this process may use.
-        usable: usize,
+        /// CPUs that could be dedicated.
+        most: usize,
     },
     /// A node that does not exist.
     #[error("node {node} does not exist; nodes: {nodes}")]
@@ -225,6 +231,7 @@ pub enum PartitionError {
 pub(crate) fn in_words(bytes: u64) -> String {
     match bytes {
         b if b >= 1 << 30 && b.is_multiple_of(1 << 30) => format!("{} GiB", b >> 30),
-        b => format!("{} MiB", b >> 20),
+        b if b >= 1 << 20 => format!("{} MiB", b >> 20),
+        b => format!("{} KiB", b >> 10),
     }
 }

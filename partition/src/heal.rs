@@ -2,8 +2,9 @@
 
 use std::error::Error;
 
-use crate::claim::{ClaimRecord, Resource, StateDir};
+use crate::claim::{ClaimRecord, Resource};
 use crate::error::ClaimError;
+use crate::state_dir::StateDir;
 
 /// Somebody who can undo one kind of change.
 pub trait Healer {
@@ -27,7 +28,7 @@ pub struct HealEntry {
 pub enum HealOutcome {
     /// Its owner lives; not touched.
     InUse,
-    /// Its owner died before it changed anything; the record is gone.
+    /// Its owner died before it changed anything; the record is gone, or would be after a real run.
     NothingToUndo,
     /// Restored; the record is gone.
     Healed,
@@ -41,44 +42,74 @@ impl StateDir {
     /// Restores everything that dead owners left. One failure does not stop the others.
     pub fn heal(&self, healers: &[&dyn Healer], dry_run: bool) -> Result<Vec<HealEntry>, ClaimError> {
         let mut report = Vec::new();
-        for (record, _) in self.records()? {
-            let outcome = self.heal_one(&record.resource, healers, dry_run)?;
-            if let Some(outcome) = outcome {
-                report.push(HealEntry { record, outcome });
+        for resource in self.recorded()? {
+            let healed = match dry_run {
+                true => self.look_at(&resource),
+                false => self.heal_one(&resource, healers),
+            };
+            match healed {
+                Ok(None) => {}
+                Ok(Some((record, outcome))) => report.push(HealEntry { record, outcome }),
+                Err(error) => report.push(HealEntry {
+                    record: unreadable(resource),
+                    outcome: HealOutcome::Failed(error.into()),
+                }),
             }
         }
         Ok(report)
     }
 
+    /// What healing one resource would do, judged without touching its lock.
+    fn look_at(&self, resource: &Resource) -> Result<Option<Healed>, ClaimError> {
+        let Some(record) = self.read(resource)? else {
+            return Ok(None);
+        };
+        let outcome = match (self.is_held(resource)?, &record.undo) {
+            (true, _) => HealOutcome::InUse,
+            (false, None) => HealOutcome::NothingToUndo,
+            (false, Some(_)) => HealOutcome::WouldHeal,
+        };
+        Ok(Some((record, outcome)))
+    }
+
     /// Heals one resource while holding its lock; `None` if its record has gone meanwhile.
-    fn heal_one(
-        &self,
-        resource: &Resource,
-        healers: &[&dyn Healer],
-        dry_run: bool,
-    ) -> Result<Option<HealOutcome>, ClaimError> {
+    fn heal_one(&self, resource: &Resource, healers: &[&dyn Healer]) -> Result<Option<Healed>, ClaimError> {
         let Some(_lock) = self.lock(resource)? else {
-            return Ok(Some(HealOutcome::InUse));
+            let record = self.read(resource)?;
+            return Ok(record.map(|record| (record, HealOutcome::InUse)));
         };
         let Some(record) = self.read(resource)? else {
             return Ok(None);
         };
-        let Some(undo) = record.undo else {
-            if !dry_run {
-                self.remove(resource)?;
-            }
-            return Ok(Some(HealOutcome::NothingToUndo));
+        let outcome = self.undo(&record, healers)?;
+        Ok(Some((record, outcome)))
+    }
+
+    fn undo(&self, record: &ClaimRecord, healers: &[&dyn Healer]) -> Result<HealOutcome, ClaimError> {
+        let resource = &record.resource;
+        let Some(undo) = &record.undo else {
+            return self.remove(resource).map(|()| HealOutcome::NothingToUndo);
         };
-        if dry_run {
-            return Ok(Some(HealOutcome::WouldHeal));
-        }
         let Some(healer) = healers.iter().find(|healer| healer.kind() == undo.kind) else {
             let unknown = format!("no healer here understands an undo of kind {:?}", undo.kind);
-            return Ok(Some(HealOutcome::Failed(unknown.into())));
+            return Ok(HealOutcome::Failed(unknown.into()));
         };
         match healer.undo(&resource.name, &undo.data) {
-            Ok(()) => self.remove(resource).map(|()| Some(HealOutcome::Healed)),
-            Err(error) => Ok(Some(HealOutcome::Failed(error))),
+            Ok(()) => self.remove(resource).map(|()| HealOutcome::Healed),
+            Err(error) => Ok(HealOutcome::Failed(error)),
         }
+    }
+}
+
+/// What was on record, and what became of it.
+type Healed = (ClaimRecord, HealOutcome);
+
+/// Stands in a report for a record that cannot be read.
+fn unreadable(resource: Resource) -> ClaimRecord {
+    ClaimRecord {
+        resource,
+        partition: "unknown".to_owned(),
+        pid: 0,
+        undo: None,
     }
 }

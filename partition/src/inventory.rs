@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::SurveyError;
 
+mod list;
+
+pub(crate) use list::{list_text, parse_list};
+
 /// A host at one moment; ordered, so that two surveys of the same host are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
@@ -103,38 +107,6 @@ impl Inventory {
     pub fn usable_cpus(&self) -> impl Iterator<Item = &Cpu> {
         self.cpus.iter().filter(|cpu| cpu.online && cpu.allowed)
     }
-}
-
-/// Numbers as the kernel writes a set of them: `0-3,8`.
-#[must_use]
-pub(crate) fn list_text(numbers: impl IntoIterator<Item = usize>) -> String {
-    let mut ranges: Vec<(usize, usize)> = Vec::new();
-    for number in numbers {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => ranges.push((number, number)),
-        }
-    }
-    let text = |(first, last): &(usize, usize)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
-    };
-    ranges.iter().map(text).collect::<Vec<_>>().join(",")
-}
-
-/// Reads a set as the kernel (or a person) writes it; `None` if it is not one, or reaches beyond 65,535.
-#[must_use]
-pub(crate) fn parse_list(text: &str) -> Option<BTreeSet<usize>> {
-    let mut numbers = BTreeSet::new();
-    for part in text.trim().split(',').filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (
-            first.trim().parse::<u16>().ok()?,
-            last.trim().parse::<u16>().ok()?,
-        );
-        numbers.extend((first..=last).map(usize::from));
-    }
-    Some(numbers)
 }
 
 /// The tree that is read.

@@ -16,9 +16,10 @@ mod memory;
 mod plan;
 mod populated;
 mod reserved;
+mod state_dir;
 #[allow(
     unsafe_code,
-    reason = "mmap, madvise and KVM memory slots have no safe interface; sys/ gives them one"
+    reason = "mmap, madvise, file locks and KVM memory slots have no safe interface; sys/ gives them one"
 )]
 mod sys;
 mod vm;
@@ -26,7 +27,7 @@ mod vm;
 pub use address::{GuestAddress, HostAddress, IoAddress};
 pub use bdf::{Bdf, BdfError};
 pub use bus::{Bus, BusRange, LastHit, MmioBus, PioBus, RangeCount};
-pub use claim::{Claim, ClaimRecord, Resource, StateDir, Undo};
+pub use claim::{Claim, ClaimRecord, Resource, Undo};
 pub use entry::Entry;
 pub use error::{
     BusError, ClaimError, InterruptError, LayoutError, MemoryError, PartitionError, PlanError, SurveyError,
@@ -41,5 +42,7 @@ pub use memory::{GuestMemory, MemorySubscriber, Region, Subscription};
 pub use plan::{CpuMode, CpuRequest, PageSize, PartitionSpec, Plan};
 pub use populated::{Populated, Progress};
 pub use reserved::Reserved;
+pub use state_dir::StateDir;
 pub use sys::mapping::{Backing, Mapping};
-pub use vm::{Access, Slot, Vm};
+pub use sys::slot::Slot;
+pub use vm::{Access, Vm};

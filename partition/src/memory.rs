@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::MemfdFlags;
 use vm_memory::{Address, Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
@@ -14,7 +14,6 @@ use crate::address::HostAddress;
 use crate::error::MemoryError;
 use crate::layout::Layout;
 use crate::plan::PageSize;
-use crate::sys::mapping::{Backing, Sealed};
 
 /// One contiguous piece of guest RAM.
 #[derive(Debug, Clone)]
@@ -109,16 +108,23 @@ impl GuestMemory {
 
     /// Copies from the guest; refuses a range that is not all RAM.
     pub fn read(&self, address: GuestAddress, data: &mut [u8]) -> Result<(), MemoryError> {
-        let outside = outside(address, data.len());
-        self.inner.mmap.read_slice(data, address).map_err(|_| outside)
+        self.check(address, data.len())?;
+        let copied = self.inner.mmap.read_slice(data, address);
+        copied.map_err(|_| outside(address, data.len()))
     }
 
-    /// Copies to the guest; refuses a range that is not all RAM.
+    /// Copies to the guest; refuses a range that is not all RAM, and then has written nothing.
     pub fn write(&self, address: GuestAddress, data: &[u8]) -> Result<(), MemoryError> {
-        self.inner
-            .mmap
-            .write_slice(data, address)
-            .map_err(|_| outside(address, data.len()))
+        self.check(address, data.len())?;
+        let copied = self.inner.mmap.write_slice(data, address);
+        copied.map_err(|_| outside(address, data.len()))
+    }
+
+    fn check(&self, address: GuestAddress, size: usize) -> Result<(), MemoryError> {
+        match self.contains(address, size as u64) {
+            true => Ok(()),
+            false => Err(outside(address, size)),
+        }
     }
 
     /// Whether the bytes from `address` on are all RAM.
@@ -135,6 +141,7 @@ impl GuestMemory {
 
     /// Attaches every region to `subscriber`; when one fails, those before it are detached again.
     pub fn subscribe(&self, subscriber: Arc<dyn MemorySubscriber>) -> Result<Subscription, MemoryError> {
+        self.inner.names().push(subscriber.name().to_owned());
         let mut subscription = Subscription {
             memory: Arc::clone(&self.inner),
             subscriber,
@@ -150,23 +157,19 @@ impl GuestMemory {
             })?;
             subscription.attached.push(region.clone());
         }
-        let name = subscription.subscriber.name().to_owned();
-        self.inner
-            .subscribers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(name);
         Ok(subscription)
     }
 
     /// The names of those attached now.
     #[must_use]
     pub fn subscribers(&self) -> Vec<String> {
-        self.inner
-            .subscribers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.inner.names().clone()
+    }
+}
+
+impl Inner {
+    fn names(&self) -> MutexGuard<'_, Vec<String>> {
+        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -183,29 +186,10 @@ impl Drop for Subscription {
         for region in self.attached.drain(..).rev() {
             self.subscriber.detach(&region);
         }
-        let mut names = self
-            .memory
-            .subscribers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.memory.names();
         if let Some(index) = names.iter().position(|name| name == self.subscriber.name()) {
             names.remove(index);
         }
-    }
-}
-
-/// A region's own mapping, as KVM's slots take it.
-pub(crate) struct RamBacking(pub(crate) Region);
-
-impl Sealed for RamBacking {}
-
-impl Backing for RamBacking {
-    fn host(&self) -> HostAddress {
-        HostAddress(self.0.mapping.as_ptr() as u64)
-    }
-
-    fn size(&self) -> u64 {
-        self.0.mapping.size() as u64
     }
 }
 

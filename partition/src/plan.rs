@@ -5,8 +5,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::PlanError;
-use crate::inventory::{Inventory, Node, list_text, parse_list};
+use crate::inventory::{Inventory, parse_list};
 use crate::layout::Layout;
+
+mod fit;
 
 /// A logical server's CPUs and memory as its owner asks for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +36,7 @@ pub struct PartitionSpec {
 pub enum CpuRequest {
     /// That many, chosen by the plan.
     Count(usize),
-    /// These, in this order.
+    /// These, each once, in this order; who names CPUs may name all there are.
     List(Vec<usize>),
 }
 
@@ -91,14 +93,10 @@ impl PartitionSpec {
 impl Plan {
     /// Fits `spec` into `inventory`, or says what does not fit and what would.
     pub fn fit(inventory: &Inventory, spec: &PartitionSpec) -> Result<Self, PlanError> {
-        if !is_name(&spec.name) {
-            return Err(PlanError::Name {
-                name: spec.name.clone(),
-            });
-        }
+        fit::name(spec)?;
         let layout = Layout::new(spec.memory, spec.address_bits)?;
-        let (vcpus, pinned) = fit_cpus(inventory, spec)?;
-        fit_memory(inventory, spec)?;
+        let (vcpus, pinned) = fit::cpus(inventory, spec)?;
+        fit::memory(inventory, spec)?;
         Ok(Self {
             name: spec.name.clone(),
             vcpus,
@@ -193,106 +191,3 @@ impl fmt::Display for PageSize {
         })
     }
 }
-
-/// Whether a text can name a partition: it becomes a file name of the ledger.
-fn is_name(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    (1..=64).contains(&name.len())
-        && name.chars().all(plain)
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-}
-
-fn fit_cpus(inventory: &Inventory, spec: &PartitionSpec) -> Result<(usize, Vec<usize>), PlanError> {
-    if let Some(node) = spec.node
-        && !inventory.nodes.iter().any(|n| n.id == node)
-    {
-        let nodes = list_text(inventory.nodes.iter().map(|n| n.id as usize));
-        return Err(PlanError::NoSuchNode { node, nodes });
-    }
-    let on_node = |node| spec.node.is_none_or(|wanted| wanted == node);
-    let usable: Vec<_> = inventory.usable_cpus().filter(|cpu| on_node(cpu.node)).collect();
-    let asked = match &spec.cpus {
-        CpuRequest::Count(count) => *count,
-        CpuRequest::List(list) => list.len(),
-    };
-    let most = inventory
-        .kvm
-        .as_ref()
-        .map_or(MOST_VCPUS, |kvm| kvm.max_vcpus.min(MOST_VCPUS));
-    if asked == 0 || asked > most {
-        return Err(PlanError::CpuCount { asked, most });
-    }
-    if let CpuRequest::List(list) = &spec.cpus {
-        if let Some(&cpu) = list.iter().find(|cpu| !usable.iter().any(|u| u.id == **cpu)) {
-            return Err(PlanError::NoSuchCpu {
-                cpu,
-                usable: list_text(usable.iter().map(|u| u.id)),
-            });
-        }
-        return Ok((asked, list.clone()));
-    }
-    match spec.mode {
-        CpuMode::Shared => Ok((asked, Vec::new())),
-        // The highest CPUs go first, isolated ones before others: interrupts and housekeeping tend to live on CPU 0.
-        CpuMode::Dedicated if asked < usable.len() => {
-            let mut order = usable;
-            order.sort_by_key(|cpu| (!cpu.isolated, std::cmp::Reverse(cpu.id)));
-            let mut chosen: Vec<_> = order.iter().take(asked).map(|cpu| cpu.id).collect();
-            chosen.sort_unstable();
-            Ok((asked, chosen))
-        }
-        CpuMode::Dedicated => Err(PlanError::TooFewCpus {
-            asked,
-            usable: usable.len(),
-        }),
-    }
-}
-
-fn fit_memory(inventory: &Inventory, spec: &PartitionSpec) -> Result<(), PlanError> {
-    if let Some(limit) = inventory.memlock
-        && spec.locked
-        && spec.memory > limit
-    {
-        return Err(PlanError::Memlock {
-            asked: spec.memory,
-            limit,
-        });
-    }
-    let nodes = || {
-        inventory
-            .nodes
-            .iter()
-            .filter(|n| spec.node.is_none_or(|wanted| wanted == n.id))
-    };
-    let sum = |of: fn(&Node) -> u64| nodes().map(of).sum::<u64>();
-    let available = match (spec.pages, spec.node) {
-        (PageSize::Size4K, None) => inventory.memory_available,
-        (PageSize::Size4K, Some(_)) => sum(|n| n.free),
-        (PageSize::Size2M, _) => sum(|n| n.free_2m) * PageSize::Size2M.bytes(),
-        (PageSize::Size1G, _) => sum(|n| n.free_1g) * PageSize::Size1G.bytes(),
-    };
-    let whole = spec.memory.is_multiple_of(spec.pages.bytes());
-    if whole && spec.memory <= available {
-        return Ok(());
-    }
-    let remedy = match spec.pages {
-        PageSize::Size4K => "ask for less, or free some".to_owned(),
-        pages if !whole => format!("ask for whole {pages} pages"),
-        pages => format!(
-            "reserve more in /sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages",
-            pages.bytes() >> 10
-        ),
-    };
-    Err(PlanError::Memory {
-        asked: spec.memory,
-        pages: spec.pages,
-        place: spec
-            .node
-            .map_or_else(|| "this host".to_owned(), |node| format!("node {node}")),
-        available,
-        remedy,
-    })
-}
-
-/// xAPIC ids are one byte, and 255 means all.
-const MOST_VCPUS: usize = 255;

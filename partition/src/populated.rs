@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::bus::{MmioBus, PioBus};
 use crate::error::{ClaimError, MemoryError, PartitionError};
 use crate::interrupt::Interrupts;
-use crate::memory::{GuestMemory, MemorySubscriber, RamBacking, Region, Subscription};
+use crate::memory::{GuestMemory, MemorySubscriber, Region, Subscription};
 use crate::plan::{PageSize, Plan};
 use crate::reserved::Reserved;
 use crate::sys::pages::{Advice, advise, bind};
-use crate::vm::{Access, Slot, Vm};
+use crate::sys::slot::Slot;
+use crate::vm::{Access, Vm};
 
 /// How far populating has come, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +139,7 @@ impl MemorySubscriber for RamSlots {
     }
 
     fn attach(&self, region: &Region) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let backing = Arc::new(RamBacking(region.clone()));
+        let backing = Arc::clone(&region.mapping);
         let slot = self.vm.show(region.guest, backing, Access::ReadWrite)?;
         self.slots
             .lock()
@@ -181,11 +182,18 @@ fn populate(
     };
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get().min(8));
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(|| work.run())).collect();
+        // This thread works too, so a host that refuses more threads costs time only.
+        let more = |_| {
+            std::thread::Builder::new()
+                .spawn_scoped(scope, || work.run())
+                .ok()
+        };
+        let threads: Vec<_> = (1..workers).filter_map(more).collect();
+        let own = work.run();
         let outcomes = threads
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|p| resume_unwind(p)));
-        outcomes.fold(Ok(()), Result::and)
+        outcomes.fold(own, Result::and)
     })
 }
 
@@ -211,11 +219,12 @@ impl Work<'_> {
             .chunks
             .get(self.next.fetch_add(1, Ordering::Relaxed) as usize)
         {
-            let populated = self.fault_in(chunk);
-            populated.map_err(|source| MemoryError::Populate {
-                guest: chunk.region.guest.0 + chunk.offset,
-                source,
-            })?;
+            if let Err(source) = self.fault_in(chunk) {
+                // The others stop too: a host short of memory is not pressed further.
+                self.next.store(self.chunks.len() as u64, Ordering::Relaxed);
+                let guest = chunk.region.guest.0 + chunk.offset;
+                return Err(MemoryError::Populate { guest, source });
+            }
             let done = self.done.fetch_add(chunk.size, Ordering::Relaxed) + chunk.size;
             (self.progress)(Progress {
                 done,

@@ -1,9 +1,10 @@
 //! Reserved: the name and the dedicated CPUs are claimed. No memory is held and no VM exists yet.
 
-use crate::claim::{Claim, Resource, StateDir};
+use crate::claim::{Claim, Resource};
 use crate::error::{ClaimError, PartitionError};
-use crate::plan::Plan;
+use crate::plan::{CpuMode, Plan};
 use crate::populated::{Populated, Progress};
+use crate::state_dir::StateDir;
 
 /// The plan's name and dedicated CPUs are this process's. No memory yet; dropping it gives everything back.
 #[derive(Debug)]
@@ -15,19 +16,23 @@ pub struct Reserved {
 }
 
 impl Plan {
-    /// Claims the partition's name and, if dedicated or listed, its CPUs: all of them or none.
+    /// Claims the partition's name and, if dedicated, its CPUs: all of them or none.
     pub fn reserve(self, state: &StateDir) -> Result<Reserved, ClaimError> {
-        let mut claims = vec![state.claim(Resource::new("partition", self.name()), self.name())?];
-        if self.mode() == crate::plan::CpuMode::Dedicated {
-            for cpu in self.pinned() {
-                claims.push(state.claim(Resource::new("cpu", &cpu.to_string()), self.name())?);
-            }
+        let mut wanted = vec![Resource::new("partition", self.name())];
+        if self.mode() == CpuMode::Dedicated {
+            let cpus = self.pinned().iter();
+            wanted.extend(cpus.map(|cpu| Resource::new("cpu", &cpu.to_string())));
         }
-        Ok(Reserved {
+        let mut reserved = Reserved {
             plan: self,
             state: state.clone(),
-            claims,
-        })
+            claims: Vec::new(),
+        };
+        for resource in wanted {
+            let claim = state.claim(resource, reserved.plan.name())?;
+            reserved.claims.push(claim);
+        }
+        Ok(reserved)
     }
 }
 
@@ -51,10 +56,17 @@ impl Reserved {
     /// Gives the claims back; the first failure is reported, the others are tried all the same.
     pub fn release(mut self) -> Result<(), ClaimError> {
         let mut outcome = Ok(());
-        for claim in self.claims.drain(..).rev() {
+        while let Some(claim) = self.claims.pop() {
             let released = claim.release();
             outcome = outcome.and(released);
         }
         outcome
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        // The last taken goes first: whoever finds the name free finds the CPUs free.
+        while self.claims.pop().is_some() {}
     }
 }

@@ -12,7 +12,7 @@ use vm_memory::GuestAddress;
 use crate::error::VmError;
 use crate::layout::Layout;
 use crate::sys::mapping::{Backing, Mapping};
-use crate::sys::slot;
+use crate::sys::slot::Slot;
 
 /// Whether the guest may write a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,15 +28,6 @@ pub struct Vm {
     kvm: Kvm,
     fd: VmFd,
     slots: Mutex<Vec<bool>>,
-}
-
-/// Host memory shown to the guest; dropping it takes the range away.
-#[must_use = "dropping the slot takes the memory away from the guest"]
-pub struct Slot {
-    vm: Arc<Vm>,
-    number: u32,
-    guest: GuestAddress,
-    _backing: Arc<dyn Backing>,
 }
 
 impl Vm {
@@ -99,19 +90,14 @@ impl Vm {
         access: Access,
     ) -> Result<Slot, VmError> {
         let number = self.free_slot()?;
-        if let Err(source) = slot::fill(&self.fd, number, guest, &backing, access) {
+        let (address, size) = (guest.0, backing.size());
+        Slot::fill(self, number, (guest, access), backing).map_err(|source| {
             self.return_slot(number);
-            return Err(VmError::Slot {
-                guest: guest.0,
-                size: backing.size(),
+            VmError::Slot {
+                guest: address,
+                size,
                 source: errno(source),
-            });
-        }
-        Ok(Slot {
-            vm: Arc::clone(self),
-            number,
-            guest,
-            _backing: backing,
+            }
         })
     }
 
@@ -129,7 +115,7 @@ impl Vm {
         Ok(slots.len() as u32 - 1)
     }
 
-    fn return_slot(&self, number: u32) {
+    pub(crate) fn return_slot(&self, number: u32) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(used) = slots.get_mut(number as usize) {
             *used = false;
@@ -151,26 +137,6 @@ impl std::fmt::Debug for Vm {
     }
 }
 
-impl Slot {
-    /// Where the guest sees it.
-    #[must_use]
-    pub fn guest(&self) -> GuestAddress {
-        self.guest
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        match slot::clear(&self.vm.fd, self.number, self.guest) {
-            Ok(()) => self.vm.return_slot(self.number),
-            // The number stays taken: reusing it would be refused, and the VM is about to go anyway.
-            Err(error) => {
-                tracing::error!(%error, guest = self.guest.0, "a KVM memory slot could not be cleared")
-            }
-        }
-    }
-}
-
 /// Opens KVM and checks what every partition needs of it; says what is missing.
 pub(crate) fn open(path: &Path) -> Result<Kvm, VmError> {
     let open_error = |source| VmError::Open {
@@ -187,6 +153,9 @@ pub(crate) fn open(path: &Path) -> Result<Kvm, VmError> {
         .map_err(|_| open_error(std::io::ErrorKind::InvalidInput.into()))?;
     let kvm = Kvm::new_with_path(&text).map_err(|source| open_error(errno(source)))?;
     let version = kvm.get_api_version();
+    if version < 0 {
+        return Err(open_error(std::io::Error::last_os_error()));
+    }
     if version != 12 {
         return Err(VmError::Version { version });
     }

@@ -68,6 +68,12 @@ impl VmError {
 /// Interrupt wiring refused.
 #[derive(Debug, thiserror::Error)]
 pub enum InterruptError {
+    /// A line beyond the I/O APIC.
+    #[error("GSI {gsi} is not a line; lines are the I/O APIC's pins 0 to 23")]
+    NoSuchPin {
+        /// The interrupt.
+        gsi: u32,
+    },
     /// No eventfd.
     #[error("no eventfd for GSI {gsi}: {source}; raise the open file limit (ulimit -n)")]
     Eventfd {

@@ -5,21 +5,23 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 use rustix::mm::{MapFlags, ProtFlags};
+use vm_memory::MmapRegion;
 
 use crate::address::HostAddress;
 
 /// Host memory that KVM may be given: it stays mapped, at one place, as long as the value lives.
 ///
-/// Sealed: only types of this module's crate that own their mapping implement it.
-pub trait Backing: Sealed + Send + Sync {
+/// Sealed: implemented here only, by the two types that own their mapping.
+pub trait Backing: sealed::Sealed + Send + Sync {
     /// Where it starts in this process.
     fn host(&self) -> HostAddress;
     /// Bytes.
     fn size(&self) -> u64;
 }
 
-/// Seals [`Backing`].
-pub trait Sealed {}
+mod sealed {
+    pub trait Sealed {}
+}
 
 /// A shared mapping of a part of a file (a device region, or memory), unmapped when dropped.
 ///
@@ -105,7 +107,7 @@ impl Mapping {
     }
 }
 
-impl Sealed for Mapping {}
+impl sealed::Sealed for Mapping {}
 
 impl Backing for Mapping {
     fn host(&self) -> HostAddress {
@@ -114,6 +116,18 @@ impl Backing for Mapping {
 
     fn size(&self) -> u64 {
         self.size as u64
+    }
+}
+
+impl sealed::Sealed for MmapRegion {}
+
+impl Backing for MmapRegion {
+    fn host(&self) -> HostAddress {
+        HostAddress(self.as_ptr() as u64)
+    }
+
+    fn size(&self) -> u64 {
+        MmapRegion::size(self) as u64
     }
 }
 

@@ -1,7 +1,8 @@
-//! The only unsafe code of this crate: mappings, KVM memory slots, page population.
+//! The only unsafe code of this crate: mappings, KVM memory slots, page population, file locks.
 //!
 //! The border is safe functions over owned types; docs/soundness.md has the invariant of each surface.
 
+pub(crate) mod lock;
 pub(crate) mod mapping;
 pub(crate) mod pages;
 pub(crate) mod slot;

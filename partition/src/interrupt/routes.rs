@@ -1,0 +1,107 @@
+//! The routing table of one VM: which message each message-signalled interrupt stands for, beside the controllers' own pins.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use kvm_bindings::{
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_entry__bindgen_ty_1,
+    kvm_irq_routing_irqchip, kvm_irq_routing_msi,
+};
+
+use super::{Gsi, MsiMessage};
+use crate::board::IOAPIC_PINS;
+use crate::error::InterruptError;
+
+/// The message-signalled interrupts given out, with the message that KVM was last told; `None` before the first.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    messages: BTreeMap<u32, Option<MsiMessage>>,
+}
+
+impl Routes {
+    /// Takes the lowest number that is free.
+    pub(super) fn reserve(&mut self) -> Result<Gsi, InterruptError> {
+        let free = (IOAPIC_PINS..IOAPIC_PINS + MOST_MESSAGES).find(|gsi| !self.messages.contains_key(gsi));
+        let gsi = free.ok_or(InterruptError::NoRoute { most: MOST_MESSAGES })?;
+        self.messages.insert(gsi, None);
+        Ok(Gsi(gsi))
+    }
+
+    /// Gives a number back, after its eventfd was disconnected; KVM's own entry goes with the next table.
+    pub(super) fn free(&mut self, gsi: Gsi) {
+        self.messages.remove(&gsi.0);
+    }
+
+    /// The whole table with `gsi` standing for `message`; `None` if KVM knows it so already.
+    pub(super) fn with(
+        &self,
+        gsi: Gsi,
+        message: MsiMessage,
+    ) -> Result<Option<KvmIrqRouting>, InterruptError> {
+        if self.messages.get(&gsi.0) == Some(&Some(message)) {
+            return Ok(None);
+        }
+        let mut entries = controller_routes();
+        let others = self.messages.iter().filter(|(other, _)| **other != gsi.0);
+        entries.extend(others.filter_map(|(&other, message)| message.map(|m| msi_route(other, m))));
+        entries.push(msi_route(gsi.0, message));
+        let table = KvmIrqRouting::from_entries(&entries).map_err(|_| InterruptError::Route {
+            gsi: gsi.0,
+            source: io::ErrorKind::OutOfMemory.into(),
+        })?;
+        Ok(Some(table))
+    }
+
+    /// Notes that KVM has taken the table of [`Routes::with`].
+    pub(super) fn published(&mut self, gsi: Gsi, message: MsiMessage) {
+        self.messages.insert(gsi.0, Some(message));
+    }
+}
+
+/// The routes that KVM sets up for its own controllers, which a new table must repeat: pins 0 to 15 reach PIC and I/O APIC,
+/// the rest the I/O APIC only (arch/x86/kvm/irq_comm.c, `default_routing`).
+fn controller_routes() -> Vec<kvm_irq_routing_entry> {
+    let mut entries = Vec::new();
+    for pin in 0..IOAPIC_PINS {
+        entries.push(pin_route(pin, KVM_IRQCHIP_IOAPIC, pin));
+        match pin {
+            0..8 => entries.push(pin_route(pin, KVM_IRQCHIP_PIC_MASTER, pin)),
+            8..16 => entries.push(pin_route(pin, KVM_IRQCHIP_PIC_SLAVE, pin - 8)),
+            _ => {}
+        }
+    }
+    entries
+}
+
+fn pin_route(gsi: u32, irqchip: u32, pin: u32) -> kvm_irq_routing_entry {
+    let irqchip = kvm_irq_routing_irqchip { irqchip, pin };
+    let u = kvm_irq_routing_entry__bindgen_ty_1 { irqchip };
+    kvm_irq_routing_entry {
+        gsi,
+        type_: KVM_IRQ_ROUTING_IRQCHIP,
+        u,
+        ..Default::default()
+    }
+}
+
+fn msi_route(gsi: u32, message: MsiMessage) -> kvm_irq_routing_entry {
+    let msi = kvm_irq_routing_msi {
+        address_lo: message.address as u32,
+        address_hi: (message.address >> 32) as u32,
+        data: message.data,
+        ..Default::default()
+    };
+    let u = kvm_irq_routing_entry__bindgen_ty_1 { msi };
+    kvm_irq_routing_entry {
+        gsi,
+        type_: KVM_IRQ_ROUTING_MSI,
+        u,
+        ..Default::default()
+    }
+}
+
+/// Entries of a table (include/linux/kvm_host.h, `KVM_MAX_IRQ_ROUTES`).
+const MOST_ENTRIES: u32 = 4096;
+/// Those that are left beside the controllers' own: one for each I/O APIC pin and 16 for the PICs.
+const MOST_MESSAGES: u32 = MOST_ENTRIES - IOAPIC_PINS - 16;
