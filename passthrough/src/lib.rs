@@ -1,1 +1,47 @@
 #![doc = include_str!("../README.md")]
+
+mod admit;
+mod assigned;
+mod bars;
+mod bound;
+mod capabilities;
+mod claimed;
+mod config;
+mod driver;
+mod endpoint;
+mod error;
+mod events;
+mod heal;
+mod inventory;
+mod lease;
+mod line;
+mod messages;
+mod msix;
+mod placement;
+mod space;
+#[allow(
+    unsafe_code,
+    reason = "VFIO is ioctls, which have no safe interface; sys/ gives them one"
+)]
+mod sys;
+mod transport;
+mod vectors;
+mod windows;
+
+pub use admit::Admitted;
+pub use assigned::{Assigned, Guest, View};
+pub use bars::{Allowed, BarShape, Change, Decode, Open};
+pub use bound::Bound;
+pub use capabilities::{Capabilities, Capability};
+pub use claimed::{Claimed, RESOURCE_KIND};
+pub use config::{ConfigTable, Register, SIZE as CONFIG_SIZE, Source, Written};
+pub use error::{AssignError, BindError, PlacementError, Refusal, ReleaseError, SurveyError, TakeError};
+pub use events::{DeviceEvent, EventSink};
+pub use heal::PciHealer;
+pub use inventory::{
+    Bar, BarKind, Bridge, DriverState, Function, Group, Ids, Inventory, NodeState, Use, VfioState,
+};
+pub use msix::{Geometry, MsixTable, Part};
+pub use placement::{Placement, PlacementWindows, PortWindows};
+pub use space::IoSpace;
+pub use transport::{IrqInfo, IrqKind, RegionIndex, RegionInfo, Transport};

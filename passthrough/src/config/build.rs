@@ -1,0 +1,196 @@
+//! Builds the table from a device's own configuration space: one walk, then one rule for each thing found.
+
+use crate::bars::BarShape;
+use crate::capabilities::{Capabilities, HIDDEN, ID_AF, ID_EXPRESS, ID_MSI, ID_MSIX, ID_PM, dword};
+use crate::config::{ConfigTable, Register, SIZE, Source};
+
+/// What a table is made from.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin<'a> {
+    /// The device's configuration space as read, 256 or 4,096 bytes.
+    pub(crate) space: &'a [u8],
+    /// Its base address registers, with the addresses that the guest begins with.
+    pub(crate) bars: &'a [BarShape],
+    /// Whether the guest can be given its level-triggered line.
+    pub(crate) intx: bool,
+    /// The interrupt line register that firmware would have written.
+    pub(crate) line: u8,
+}
+
+impl ConfigTable {
+    /// A table for this device.
+    pub(crate) fn new(origin: &Origin<'_>) -> ConfigTable {
+        let mut space = [0; SIZE];
+        let length = origin.space.len().min(SIZE);
+        space[..length].copy_from_slice(&origin.space[..length]);
+        let mut table = ConfigTable {
+            value: Box::new(space),
+            // Everything that is not said otherwise goes to the device, which (or VFIO) knows what is writable.
+            mask: Box::new([0xff; SIZE]),
+            source: Box::new([Source::Hardware; SIZE]),
+            registers: Vec::new(),
+            hidden: Vec::new(),
+        };
+        let capabilities = Capabilities::walk(&space[..length]);
+        table.header(origin);
+        table.bars(origin.bars);
+        table.standard(&capabilities);
+        table.extended(&capabilities, length);
+        table
+    }
+
+    /// Offsets 0x00 to 0x3f (PCI 3.0, 6.1) but the BARs.
+    fn header(&mut self, origin: &Origin<'_>) {
+        self.fix(0x00, 4);
+        self.fix(0x08, 4);
+        self.fix(0x0e, 1);
+        // I/O, memory, bus master, parity, SERR and INTx disable: what a guest may switch.
+        self.mask[0x04] = 0x47;
+        self.mask[0x05] = 0x05;
+        self.watch(0x04, 2, Register::Command);
+        self.fix(0x28, 8);
+        // An expansion ROM is executed by firmware only; its register reads zero, as if there were none.
+        self.clear(0x30, 4);
+        self.fix(0x34, 8);
+        self.fix(0x3c, 4);
+        self.source[0x3c] = Source::Shadow;
+        self.value[0x3c] = origin.line;
+        if !origin.intx {
+            self.value[0x3d] = 0;
+        }
+    }
+
+    fn bars(&mut self, bars: &[BarShape]) {
+        self.clear(0x10, 24);
+        for bar in bars {
+            let at = 0x10 + u16::from(bar.index) * 4;
+            let width = if bar.is_64bit() { 8 } else { 4 };
+            let register = bar.register(bar.address);
+            let mask = bar.write_mask();
+            for index in 0..width {
+                let place = usize::from(at) + index;
+                self.source[place] = Source::Shadow;
+                self.value[place] = register.to_le_bytes()[index];
+                self.mask[place] = mask.to_le_bytes()[index];
+            }
+            self.watch(at, width as u16, Register::Bar(bar.index));
+        }
+    }
+
+    fn standard(&mut self, capabilities: &Capabilities) {
+        for capability in &capabilities.standard {
+            let at = capability.offset;
+            self.fix(at, 2);
+            match capability.id as u8 {
+                ID_PM => self.watch(at + 4, 2, Register::Power),
+                ID_MSI => self.msi(at),
+                ID_MSIX => {
+                    self.fix(at + 2, 10);
+                    self.shadow(at + 2, &[0, 0xc0]);
+                    self.value[usize::from(at) + 3] &= 0x3f;
+                    self.watch(at + 2, 2, Register::Msix);
+                }
+                // Function-level reset is done by the transport, so the bit must not reach the device by itself.
+                ID_EXPRESS => {
+                    self.watch(at + 8, 2, Register::DeviceControl);
+                    self.mask[usize::from(at) + 9] &= 0x7f;
+                }
+                ID_AF => self.fix(at + 4, 1),
+                _ => {}
+            }
+        }
+    }
+
+    /// The MSI capability is the guest's own: VFIO programs the device's. Enable and count start at zero.
+    fn msi(&mut self, at: u16) {
+        let control = self.word(at + 2);
+        let (wide, maskable) = (control & 0x80 != 0, control & 0x100 != 0);
+        let length = 10 + if wide { 4 } else { 0 } + if maskable { 10 } else { 0 };
+        if usize::from(at) + length > 0x100 {
+            return;
+        }
+        self.shadow(at + 2, &[0x71, 0]);
+        self.value[usize::from(at) + 2] &= !0x71;
+        self.shadow(at + 4, &[0xfc, 0xff, 0xff, 0xff]);
+        let mut data = at + 8;
+        if wide {
+            self.shadow(at + 8, &[0xff; 4]);
+            data = at + 12;
+        }
+        self.shadow(data, &[0xff; 2]);
+        if maskable {
+            self.shadow(data + 4, &[0xff; 4]);
+            self.fix(data + 8, 4);
+        }
+        self.watch(at + 2, length as u16 - 2, Register::Msi);
+    }
+
+    /// Takes what a guest cannot use out of the extended list, by leading the list around it.
+    fn extended(&mut self, capabilities: &Capabilities, length: usize) {
+        if length < SIZE {
+            // A conventional device behind no extended space: all of it reads zero.
+            self.clear(0x100, (SIZE - 0x100) as u16);
+            return;
+        }
+        let mut last_shown: Option<u16> = None;
+        for capability in &capabilities.extended {
+            let at = capability.offset;
+            let next = dword(self.value.as_slice(), at).unwrap_or(0) >> 20;
+            let hidden = HIDDEN
+                .iter()
+                .find(|(id, _)| *id == capability.id)
+                .map(|(_, name)| *name);
+            self.fix(at, 4);
+            let Some(name) = hidden else {
+                last_shown = Some(at);
+                continue;
+            };
+            self.hidden.push(name);
+            // The body: up to the next capability of any kind behind it, at least the header.
+            let starts = capabilities.extended.iter().map(|other| other.offset);
+            let end = starts.filter(|start| *start > at).min().unwrap_or(SIZE as u16);
+            self.clear(at, end - at);
+            match last_shown {
+                Some(before) => self.link(before, next),
+                // First at 0x100: the header must stay to carry the list, under an id that means nothing (0).
+                None => self.link(at, next),
+            }
+        }
+        // An empty list is all zeros at 0x100 already: a null id with no next.
+    }
+
+    /// Lets the extended header at `at` point to `next`.
+    fn link(&mut self, at: u16, next: u32) {
+        let header = self.dword(at) & 0x000f_ffff | next << 20;
+        self.preset(at, &header.to_le_bytes());
+    }
+
+    fn watch(&mut self, at: u16, length: u16, register: Register) {
+        self.registers.push((at..at + length, register));
+    }
+
+    /// Bytes that stay as the device had them.
+    fn fix(&mut self, at: u16, length: u16) {
+        for place in usize::from(at)..(usize::from(at) + usize::from(length)).min(SIZE) {
+            self.source[place] = Source::Constant;
+        }
+    }
+
+    /// Bytes that read zero.
+    fn clear(&mut self, at: u16, length: u16) {
+        self.fix(at, length);
+        for place in usize::from(at)..(usize::from(at) + usize::from(length)).min(SIZE) {
+            self.value[place] = 0;
+        }
+    }
+
+    /// Bytes kept here, of which the guest may write the bits of `mask`.
+    fn shadow(&mut self, at: u16, mask: &[u8]) {
+        for (index, mask) in mask.iter().enumerate() {
+            if let Some(place) = self.mask.get_mut(usize::from(at) + index) {
+                *place = *mask;
+                self.source[usize::from(at) + index] = Source::Shadow;
+            }
+        }
+    }
+}

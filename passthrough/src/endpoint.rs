@@ -1,0 +1,231 @@
+//! The configuration space of an assigned function: what a guest reads and writes, and what follows from it.
+//! Order on every change: close BARs that will not answer, tell the hardware, open those that now do.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pellucid_partition::{Bdf, ConfigHandler, MsiMessage};
+
+use crate::bars::{Allowed, BarShape, Change, Decode};
+use crate::config::{ConfigTable, Register};
+use crate::messages::{Messages, MsiSetting};
+use crate::transport::{RegionIndex, Transport};
+use crate::windows::Windows;
+
+/// One function on the guest's PCI bus.
+pub(crate) struct Endpoint {
+    device: Bdf,
+    bars: Vec<BarShape>,
+    allowed: Allowed,
+    transport: Arc<dyn Transport>,
+    messages: Arc<Messages>,
+    state: Mutex<State>,
+}
+
+/// What changes.
+pub(crate) struct State {
+    pub(crate) table: ConfigTable,
+    pub(crate) windows: Windows,
+}
+
+impl Endpoint {
+    pub(crate) fn new(
+        device: Bdf,
+        (bars, allowed): (Vec<BarShape>, Allowed),
+        transport: Arc<dyn Transport>,
+        messages: Arc<Messages>,
+        state: State,
+    ) -> Endpoint {
+        Endpoint {
+            device,
+            bars,
+            allowed,
+            transport,
+            messages,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Closes every BAR and forgets the mappings; reads are all ones from now on, as of an empty slot.
+    pub(crate) fn end(&self) {
+        self.lock().windows.end();
+        self.messages.reset();
+    }
+
+    /// What the registers would say with `pending` bytes written to the hardware at their offsets.
+    fn decode(&self, table: &ConfigTable, pending: &[(u16, Vec<u8>)]) -> Decode {
+        let word = |offset: u16| {
+            let mut data = [0; 2];
+            self.fetch(table, offset, &mut data);
+            for (at, bytes) in pending {
+                for (index, byte) in bytes.iter().enumerate() {
+                    if let Some(place) = (at + index as u16).checked_sub(offset).filter(|place| *place < 2) {
+                        data[usize::from(place)] = *byte;
+                    }
+                }
+            }
+            u16::from_le_bytes(data)
+        };
+        let command = word(COMMAND);
+        let awake = table
+            .place(Register::Power)
+            .is_none_or(|power| word(power) & 3 == 0);
+        let addresses = self.bars.iter().map(|bar| {
+            let at = 0x10 + u16::from(bar.index) * 4;
+            let high = if bar.is_64bit() {
+                u64::from(table.dword(at + 4)) << 32
+            } else {
+                0
+            };
+            (high | u64::from(table.dword(at))) & bar.write_mask()
+        });
+        Decode {
+            io: command & 1 != 0,
+            memory: command & 2 != 0,
+            awake,
+            addresses: addresses.collect(),
+        }
+    }
+
+    fn fetch(&self, table: &ConfigTable, offset: u16, data: &mut [u8]) {
+        if table.wants_hardware(offset, data.len()) {
+            let read = self.transport.read(RegionIndex::Config, u64::from(offset), data);
+            if let Err(error) = read {
+                tracing::debug!(device = %self.device, offset, %error, "a configuration read failed");
+                data.fill(0xff);
+            }
+        }
+        table.overlay(offset, data);
+    }
+
+    fn send(&self, hardware: &[(u16, Vec<u8>)]) {
+        for (offset, bytes) in hardware {
+            let written = self
+                .transport
+                .write(RegionIndex::Config, u64::from(*offset), bytes);
+            if let Err(error) = written {
+                tracing::warn!(device = %self.device, offset, %error, "a configuration write failed");
+            }
+        }
+    }
+
+    /// The BAR state machine's step around a write that reaches the hardware.
+    fn transit(&self, state: &mut State, hardware: &[(u16, Vec<u8>)]) {
+        let before = state.windows.open();
+        let wanted = self
+            .decode(&state.table, hardware)
+            .open(&self.bars, &self.allowed);
+        for (bar, _) in Change::between(&before, &wanted).close {
+            state.windows.hide(bar);
+        }
+        self.send(hardware);
+        // What the hardware made of it counts: it may refuse a power state.
+        let reached = self.decode(&state.table, &[]).open(&self.bars, &self.allowed);
+        for open in Change::between(&state.windows.open(), &reached).open {
+            if let Err(error) = state.windows.show(open) {
+                tracing::error!(device = %self.device, bar = open.0, %error, "a BAR of the guest is not open");
+            }
+        }
+    }
+
+    fn function_level_reset(&self, state: &mut State) {
+        for (bar, _) in state.windows.open() {
+            state.windows.hide(bar);
+        }
+        self.messages.reset();
+        if let Err(error) = self.transport.reset() {
+            tracing::error!(device = %self.device, %error, "the guest's function-level reset failed");
+        }
+        // VFIO restores what the function had before; a guest expects what a reset leaves.
+        self.send(&[(COMMAND, vec![0, 0])]);
+        for bar in &self.bars {
+            let length = if bar.is_64bit() { 8 } else { 4 };
+            let at = 0x10 + u16::from(bar.index) * 4;
+            state.table.preset(at, &bar.register(0).to_le_bytes()[..length]);
+        }
+        if let Some(msix) = state.table.place(Register::Msix) {
+            let control = state.table.word(msix) & 0x3fff;
+            state.table.preset(msix, &control.to_le_bytes());
+        }
+        if let Some(msi) = state.table.place(Register::Msi) {
+            let control = state.table.word(msi) & !0x71;
+            state.table.preset(msi, &control.to_le_bytes());
+        }
+    }
+
+    fn msi(&self, table: &ConfigTable, at: u16) -> MsiSetting {
+        let control = table.word(at);
+        if control & 1 == 0 {
+            return MsiSetting::default();
+        }
+        let wide = control & 0x80 != 0;
+        let high = if wide {
+            u64::from(table.dword(at + 6)) << 32
+        } else {
+            0
+        };
+        let data = at + if wide { 10 } else { 6 };
+        let mask = if control & 0x100 != 0 {
+            table.dword(data + 4)
+        } else {
+            0
+        };
+        let most = 1 << (control >> 1 & 7).min(5);
+        let vectors = (1 << (control >> 4 & 7).min(5)).min(most);
+        let address = high | u64::from(table.dword(at + 2));
+        MsiSetting {
+            vectors,
+            message: MsiMessage {
+                address,
+                data: u32::from(table.word(data)),
+            },
+            mask,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ConfigHandler for Endpoint {
+    fn read(&self, offset: u16, data: &mut [u8]) {
+        self.fetch(&self.lock().table, offset, data);
+    }
+
+    fn write(&self, offset: u16, data: &[u8]) {
+        let mut state = self.lock();
+        let mut current = vec![0; data.len()];
+        if state.table.wants_hardware(offset, data.len()) {
+            self.fetch(&state.table, offset, &mut current);
+        }
+        let written = state.table.write(offset, data, &current);
+        let touches = |wanted: fn(&Register) -> bool| written.registers.iter().any(wanted);
+        if touches(|register| matches!(register, Register::Command | Register::Bar(_) | Register::Power)) {
+            self.transit(&mut state, &written.hardware);
+        } else {
+            self.send(&written.hardware);
+        }
+        if touches(|register| *register == Register::Msix)
+            && let Some(at) = state.table.place(Register::Msix)
+        {
+            let control = state.table.word(at);
+            self.messages
+                .switch_msix(control & 0x8000 != 0, control & 0x4000 != 0);
+        }
+        if touches(|register| *register == Register::Msi)
+            && let Some(at) = state.table.place(Register::Msi)
+        {
+            self.messages.switch_msi(self.msi(&state.table, at));
+        }
+        if let Some(at) = state.table.place(Register::DeviceControl)
+            && touches(|register| *register == Register::DeviceControl)
+            && data
+                .get(usize::from(at + 1).wrapping_sub(usize::from(offset)))
+                .is_some_and(|byte| byte & 0x80 != 0)
+        {
+            self.function_level_reset(&mut state);
+        }
+    }
+}
+
+const COMMAND: u16 = 0x04;
