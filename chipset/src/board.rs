@@ -1,0 +1,223 @@
+//! The whole board on a partition's buses: every device of this crate where kernels and firmware look for it.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use pellucid_partition::{
+    Bdf, BusRange, ConfigHandler, Layout, MmioBus, MmioHandler, PioBus, PioHandler, Populated,
+    board::{COM1_GSI, COM1_PORT, PCI_CONFIG_PORT, PM_BASE, RTC_PORT, SCI_GSI},
+};
+
+use crate::error::{BoardError, PciError};
+use crate::event::EventSink;
+use crate::pci::config::{PciConfig, Placed};
+use crate::pci::ecam::Ecam;
+use crate::pci::host_bridge::HostBridge;
+use crate::pci::lpc::Lpc;
+use crate::pci::ports::PciPorts;
+use crate::pci::root_port::RootPort;
+use crate::power::{AcpiPm, SciLevel};
+use crate::reset::{DiagnosticPort, FastReset, KeyboardReset, ResetRegister};
+use crate::rtc::Rtc;
+use crate::serial::Serial;
+
+/// The devices on the buses. Dropping it takes them off.
+#[derive(Debug)]
+#[must_use = "dropping the board takes its devices off the buses"]
+pub struct Board {
+    // Teardown order: no new access, then the functions, then the devices with their interrupt lines.
+    _ports: Vec<BusRange<dyn PioHandler>>,
+    _ecam: BusRange<dyn MmioHandler>,
+    functions: Vec<Placed>,
+    pci: Arc<PciConfig>,
+    serial: Arc<Serial>,
+    rtc: Arc<Rtc>,
+    power: Arc<AcpiPm>,
+}
+
+/// What differs from board to board.
+pub struct BoardSpec {
+    /// The serial port's other end.
+    pub console: Console,
+    /// Where power off and reset are reported.
+    pub events: EventSink,
+    /// The root ports, in the order in which they are placed: a port before those behind it.
+    pub root_ports: Vec<PortAt>,
+}
+
+/// The other end of the serial line.
+pub struct Console {
+    /// Takes what the guest sends, byte by byte. Bytes that it refuses are counted and dropped.
+    pub out: Box<dyn Write + Send>,
+    /// Called when input that [`Serial::receive`] did not take may be offered again.
+    pub room: Box<dyn Fn() + Send + Sync>,
+}
+
+/// A root port and where it goes.
+#[derive(Debug)]
+pub struct PortAt {
+    /// Its address, on bus 0 or behind another port.
+    pub bdf: Bdf,
+    /// The port.
+    pub port: RootPort,
+}
+
+/// The board's interrupt lines, for a machine that is not a [`Populated`] partition.
+pub struct BoardLines {
+    /// A rising edge of the serial port's line.
+    pub serial: Box<dyn Fn() + Send + Sync>,
+    /// The level of the system control interrupt.
+    pub sci: Box<dyn Fn(SciLevel) + Send + Sync>,
+}
+
+impl Board {
+    /// Builds the board and registers it on the partition's buses and interrupt lines.
+    pub fn attach(partition: &Populated, spec: BoardSpec) -> Result<Self, BoardError> {
+        let interrupts = partition.interrupts();
+        let refused = |source| BoardError::Interrupt {
+            device: "serial port",
+            source,
+        };
+        let (serial, sci) = (
+            interrupts.line(COM1_GSI).map_err(refused)?,
+            interrupts.level_line(SCI_GSI),
+        );
+        let lines = BoardLines {
+            serial: Box::new(move || serial.trigger()),
+            sci: Box::new(move |level| sci.assert_level(level == SciLevel::Asserted)),
+        };
+        Self::wire(partition.mmio(), partition.pio(), lines, spec)
+    }
+
+    /// The same on buses and lines of the caller's own.
+    pub fn wire(
+        mmio: &Arc<MmioBus>,
+        pio: &Arc<PioBus>,
+        lines: BoardLines,
+        spec: BoardSpec,
+    ) -> Result<Self, BoardError> {
+        let BoardSpec {
+            console,
+            events,
+            root_ports,
+        } = spec;
+        let pci = Arc::new(PciConfig::new(0));
+        let functions = place_functions(&pci, root_ports)?;
+        let serial = Arc::new(Serial::new(lines.serial, console.out).on_room(console.room));
+        let rtc = Arc::new(Rtc::new());
+        let power = Arc::new(AcpiPm::new(lines.sci, Arc::clone(&events)));
+        let reset = Arc::new(ResetRegister::new(Arc::clone(&events)));
+        let pci_ports = PciPorts::new(Arc::clone(&pci), Some(reset));
+        let insert = |base: u16, size, device, handler: Arc<dyn PioHandler>| {
+            let refused = |source| BoardError::Bus { device, source };
+            pio.insert(u64::from(base), size, device, handler)
+                .map_err(refused)
+        };
+        let _ports = vec![
+            insert(COM1_PORT, Serial::PORTS, "serial port", Arc::clone(&serial) as _)?,
+            insert(RTC_PORT, Rtc::PORTS, "real-time clock", Arc::clone(&rtc) as _)?,
+            insert(
+                PM_BASE,
+                AcpiPm::PORTS,
+                "power management",
+                Arc::clone(&power) as _,
+            )?,
+            insert(
+                PCI_CONFIG_PORT,
+                PciPorts::PORTS,
+                "PCI configuration ports",
+                Arc::new(pci_ports),
+            )?,
+            insert(
+                KEYBOARD_COMMAND,
+                1,
+                "keyboard reset",
+                Arc::new(KeyboardReset::new(Arc::clone(&events))),
+            )?,
+            insert(FAST_RESET, 1, "fast reset", Arc::new(FastReset::new(events)))?,
+            insert(DIAGNOSTIC, 1, "diagnostic port", Arc::new(DiagnosticPort))?,
+        ];
+        let refused = |source| BoardError::Bus {
+            device: "ECAM",
+            source,
+        };
+        let window = Arc::new(Ecam::new(Arc::clone(&pci)));
+        let _ecam = mmio
+            .insert(Layout::ECAM.start, Ecam::SIZE, "ECAM", window)
+            .map_err(refused)?;
+        Ok(Self {
+            _ports,
+            _ecam,
+            functions,
+            pci,
+            serial,
+            rtc,
+            power,
+        })
+    }
+
+    /// The serial port, for input.
+    #[must_use]
+    pub fn serial(&self) -> &Arc<Serial> {
+        &self.serial
+    }
+
+    /// The real-time clock.
+    #[must_use]
+    pub fn rtc(&self) -> &Arc<Rtc> {
+        &self.rtc
+    }
+
+    /// Power management, for the power button.
+    #[must_use]
+    pub fn power(&self) -> &Arc<AcpiPm> {
+        &self.power
+    }
+
+    /// PCI configuration, to place further functions.
+    #[must_use]
+    pub fn pci(&self) -> &Arc<PciConfig> {
+        &self.pci
+    }
+
+    /// The board's own functions: host bridge, LPC bridge, root ports.
+    pub fn functions(&self) -> impl Iterator<Item = Bdf> {
+        self.functions.iter().map(Placed::bdf)
+    }
+}
+
+impl std::fmt::Debug for BoardSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BoardSpec")
+            .field("root_ports", &self.root_ports)
+            .finish_non_exhaustive()
+    }
+}
+
+fn place_functions(pci: &Arc<PciConfig>, root_ports: Vec<PortAt>) -> Result<Vec<Placed>, BoardError> {
+    let refused = |bdf: Bdf| move |source: PciError| BoardError::Pci { bdf, source };
+    let host_bridge = HostBridge::new(Layout::ECAM.start).on_ecam_move(|to| {
+        tracing::warn!(
+            ?to,
+            "the guest moved ECAM; this board keeps it where the layout has it"
+        );
+    });
+    let own: [(Bdf, Arc<dyn ConfigHandler>); 2] = [
+        (HOST_BRIDGE, Arc::new(host_bridge)),
+        (LPC, Arc::new(Lpc::new(PM_BASE))),
+    ];
+    let mut placed = Vec::with_capacity(own.len() + root_ports.len());
+    for (bdf, function) in own {
+        placed.push(pci.place(bdf, function).map_err(refused(bdf))?);
+    }
+    for PortAt { bdf, port } in root_ports {
+        placed.push(pci.place_port(bdf, Arc::new(port)).map_err(refused(bdf))?);
+    }
+    Ok(placed)
+}
+
+const HOST_BRIDGE: Bdf = Bdf::of_devfn(0, 0, 0x00);
+const LPC: Bdf = Bdf::of_devfn(0, 0, 0x1f << 3);
+const KEYBOARD_COMMAND: u16 = 0x64;
+const FAST_RESET: u16 = 0x92;
+const DIAGNOSTIC: u16 = 0x80;

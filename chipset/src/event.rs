@@ -1,0 +1,19 @@
+//! What the board tells its owner: the guest asked for power off or for a reset.
+
+use std::sync::Arc;
+
+/// A request of the guest that ends the present run of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BoardEvent {
+    /// The guest entered ACPI state S5.
+    PowerOff,
+    /// The guest asked for a reset of the machine.
+    Reset,
+}
+
+/// Where board events go.
+///
+/// It is called on the vCPU thread that made the access, must not block, and may be called again with the same
+/// event: a guest can write the reset register as often as it likes before it is stopped.
+pub type EventSink = Arc<dyn Fn(BoardEvent) + Send + Sync>;

@@ -1,0 +1,187 @@
+//! The whole board on buses of its own: everything is where it belongs, and gone when the board is dropped.
+#![expect(clippy::unwrap_used, reason = "a bench that cannot be built fails its test")]
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use pellucid_chipset::{
+    Board, BoardError, BoardEvent, BoardLines, BoardSpec, Console, PciError, PortAt, RootPort, SciLevel,
+};
+use pellucid_partition::{LastHit, MmioBus, PioBus, PioHandler, board as at};
+use proptest::prelude::*;
+
+mod specs;
+
+struct Bench {
+    pio: Arc<PioBus>,
+    mmio: Arc<MmioBus>,
+    events: Arc<Mutex<Vec<BoardEvent>>>,
+    sci: Arc<Mutex<Vec<SciLevel>>>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (pio, mmio) = (Arc::new(PioBus::new()), Arc::new(MmioBus::new()));
+        Self {
+            pio,
+            mmio,
+            events: Arc::default(),
+            sci: Arc::default(),
+        }
+    }
+
+    fn board(&self, root_ports: Vec<PortAt>) -> Result<Board, BoardError> {
+        let (events, sci) = (Arc::clone(&self.events), Arc::clone(&self.sci));
+        let lines = BoardLines {
+            serial: Box::new(|| ()),
+            sci: Box::new(move |level| sci.lock().unwrap().push(level)),
+        };
+        let spec = BoardSpec {
+            console: Console {
+                out: Box::new(io::sink()),
+                room: Box::new(|| ()),
+            },
+            events: Arc::new(move |event| events.lock().unwrap().push(event)),
+            root_ports,
+        };
+        Board::wire(&self.mmio, &self.pio, lines, spec)
+    }
+
+    fn outb(&self, port: u16, value: u8) -> bool {
+        self.pio.write(&mut LastHit::new(), port, &[value])
+    }
+
+    fn inb(&self, port: u16) -> u8 {
+        let mut data = [0];
+        self.pio.read(&mut LastHit::new(), port, &mut data);
+        data[0]
+    }
+
+    fn ecam(&self, offset: u64) -> u32 {
+        let mut data = [0; 4];
+        self.mmio
+            .read(&mut LastHit::new(), 0xe000_0000 + offset, &mut data);
+        u32::from_le_bytes(data)
+    }
+}
+
+fn port_at(bdf: &str, secondary: u8) -> PortAt {
+    PortAt {
+        bdf: bdf.parse().unwrap(),
+        port: RootPort::new(&specs::port(secondary, secondary)).unwrap(),
+    }
+}
+
+#[test]
+fn everything_is_where_kernels_look_for_it() {
+    let bench = Bench::new();
+    let board = bench.board(vec![port_at("00:1c.0", 1)]).unwrap();
+    assert_eq!(bench.inb(at::COM1_PORT + 5), 0x60);
+    bench.outb(at::RTC_PORT, 0x0d);
+    assert_eq!(bench.inb(at::RTC_PORT + 1), 0x80);
+    assert_eq!(bench.inb(at::PM1A_CONTROL_PORT), 1);
+    assert_ne!(bench.inb(at::PM_TIMER_PORT + 3), 0xff);
+    assert_eq!(bench.ecam(0), 0x29c0_8086);
+    assert_eq!(bench.ecam(0xf8 << 12), 0x2918_8086);
+    assert_eq!(bench.ecam(0xe0 << 12), 0x1234_8086);
+    assert_eq!(bench.ecam(0x40 + (0xf8 << 12)), u32::from(at::PM_BASE) | 1);
+    assert_eq!(
+        board.functions().map(|bdf| bdf.to_string()).collect::<Vec<_>>(),
+        ["0000:00:00.0", "0000:00:1f.0", "0000:00:1c.0"]
+    );
+}
+
+#[test]
+fn power_off_and_every_reset_are_reported() {
+    let bench = Bench::new();
+    let _board = bench.board(vec![]).unwrap();
+    bench.outb(at::PM1A_CONTROL_PORT + 1, 0x20);
+    bench.outb(at::RESET_PORT, at::RESET_VALUE);
+    bench.outb(0x64, 0xfe);
+    bench.outb(0x92, 0x01);
+    use BoardEvent::{PowerOff, Reset};
+    assert_eq!(*bench.events.lock().unwrap(), [PowerOff, Reset, Reset, Reset]);
+}
+
+#[test]
+fn the_power_button_raises_the_sci_and_the_guest_lowers_it() {
+    let bench = Bench::new();
+    let board = bench.board(vec![]).unwrap();
+    bench.outb(at::PM1A_EVENT_PORT + 3, 0x01);
+    board.power().press_power_button();
+    bench.outb(at::PM1A_EVENT_PORT + 1, 0x01);
+    assert_eq!(
+        *bench.sci.lock().unwrap(),
+        [SciLevel::Asserted, SciLevel::Released]
+    );
+}
+
+#[test]
+fn functions_can_be_placed_behind_the_boards_ports() {
+    let bench = Bench::new();
+    let board = bench.board(vec![port_at("00:1c.0", 1)]).unwrap();
+    assert_eq!(bench.ecam(1 << 20), u32::MAX);
+    let lpc = Arc::new(pellucid_chipset::Lpc::new(0));
+    let _placed = board.pci().place("01:00.0".parse().unwrap(), lpc).unwrap();
+    assert_eq!(bench.ecam(1 << 20), 0x2918_8086);
+}
+
+#[test]
+fn a_dropped_board_leaves_empty_buses() {
+    let bench = Bench::new();
+    drop(bench.board(vec![port_at("00:1c.0", 1)]).unwrap());
+    assert!(bench.pio.counts().is_empty() && bench.mmio.counts().is_empty());
+    assert!(!bench.outb(at::RESET_PORT, 6));
+}
+
+#[test]
+fn a_port_in_the_way_of_the_boards_own_functions_is_refused_by_name() {
+    let bench = Bench::new();
+    let refusal = bench.board(vec![port_at("00:1f.0", 1)]).unwrap_err();
+    assert!(refusal.to_string().contains("0000:00:1f.0"), "{refusal}");
+    assert!(matches!(
+        refusal,
+        BoardError::Pci {
+            source: PciError::FunctionTaken { .. },
+            ..
+        }
+    ));
+    assert!(bench.pio.counts().is_empty());
+}
+
+#[test]
+fn a_place_that_is_taken_refuses_the_board_and_leaves_nothing_behind() {
+    struct Nothing;
+    impl PioHandler for Nothing {
+        fn read(&self, _: u16, _: &mut [u8]) {}
+        fn write(&self, _: u16, _: &[u8]) {}
+    }
+    let bench = Bench::new();
+    let _other = bench.pio.insert(0xcf8, 4, "other", Arc::new(Nothing)).unwrap();
+    let refusal = bench.board(vec![]).unwrap_err();
+    assert!(
+        refusal.to_string().contains("PCI configuration ports"),
+        "{refusal}"
+    );
+    assert_eq!(bench.pio.counts().len(), 1);
+}
+
+proptest! {
+    #[test]
+    fn no_port_access_panics_and_the_console_survives(accesses in prop::collection::vec((any::<u16>(), any::<u32>(), 0usize..3), 0..500)) {
+        let bench = Bench::new();
+        let board = bench.board(vec![port_at("00:1c.0", 1)]).unwrap();
+        let mut hit = LastHit::new();
+        let ranges: Vec<(u64, u64)> = bench.pio.counts().iter().map(|range| (range.base, range.size)).collect();
+        for (selector, value, width) in accesses {
+            let (base, size) = ranges[usize::from(selector) % ranges.len()];
+            let port = (base + u64::from(selector >> 4) % size) as u16;
+            let mut data = value.to_le_bytes();
+            let data = &mut data[..1 << width];
+            bench.pio.write(&mut hit, port, data);
+            bench.pio.read(&mut hit, port, data);
+        }
+        prop_assert!(board.serial().room() <= 16);
+        prop_assert_eq!(bench.inb(at::COM1_PORT + 5) & 0x60, 0x60);
+    }
+}
