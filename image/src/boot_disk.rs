@@ -7,8 +7,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
+use crate::boot_plan::{BootPlan, Candidate};
 use crate::disk::{DiskFile, DiskSource, Fat, TableError, boot_partitions};
 use crate::entries::{self, EntryKind, LoaderEntry};
 use crate::error::DiscoverError;
@@ -19,36 +18,6 @@ pub struct BootDisk<R> {
     name: String,
     source: DiskSource<R>,
     esp: Fat,
-}
-
-/// What a disk would boot, as its own boot loader would choose.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BootPlan {
-    /// What the boot menu shows.
-    pub title: String,
-    /// The entry's name, in lower case.
-    pub entry_id: String,
-    /// Path of the kernel on the ESP.
-    pub kernel: String,
-    /// Paths of the initrds on the ESP, in order.
-    pub initrds: Vec<String>,
-    /// The command line, as the kernel finds it in `/proc/cmdline`.
-    pub command_line: String,
-    /// All entries in menu order, the chosen one among them.
-    pub candidates: Vec<Candidate>,
-}
-
-/// One line of the boot menu.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Candidate {
-    /// The entry's name, in lower case.
-    pub entry_id: String,
-    /// What the menu shows.
-    pub title: String,
-    /// Boot attempts left, if they are counted.
-    pub tries_left: Option<u32>,
-    /// The kernel that the entry names but the ESP does not have: the boot loader passes over such an entry.
-    pub missing: Option<String>,
 }
 
 impl BootDisk<File> {
@@ -225,8 +194,12 @@ impl<R: Read + Seek> BootDisk<R> {
                 let limit = io::Error::new(io::ErrorKind::InvalidData, "more than 512 boot loader entries");
                 return Err(self.read_error(ENTRIES, limit));
             }
-            let content = self.small_file(&format!("{ENTRIES}\\{}", file.name))?;
-            found.extend(content.and_then(|content| LoaderEntry::parse(&file.name, &content)));
+            let path = format!("{ENTRIES}\\{}", file.name);
+            let opened = self
+                .esp
+                .open_entry(&self.source, &file)
+                .map_err(|e| self.read_error(&path, e))?;
+            found.extend(LoaderEntry::parse(&file.name, &self.content(&path, opened)?));
         }
         Ok(found)
     }
@@ -237,9 +210,10 @@ impl<R: Read + Seek> BootDisk<R> {
 
     /// A configuration file's content; `None` when it is not there.
     fn small_file(&self, path: &str) -> Result<Option<Vec<u8>>, DiscoverError> {
-        let Some(mut file) = self.file(path)? else {
-            return Ok(None);
-        };
+        self.file(path)?.map(|file| self.content(path, file)).transpose()
+    }
+
+    fn content(&self, path: &str, mut file: DiskFile<'_, R>) -> Result<Vec<u8>, DiscoverError> {
         if file.size() > MAX_CONFIGURATION {
             let limit = io::Error::new(
                 io::ErrorKind::FileTooLarge,
@@ -250,7 +224,7 @@ impl<R: Read + Seek> BootDisk<R> {
         let mut content = Vec::new();
         file.read_to_end(&mut content)
             .map_err(|source| self.read_error(path, source))?;
-        Ok(Some(content))
+        Ok(content)
     }
 
     fn nothing_to_boot(&self, candidates: &[Candidate]) -> DiscoverError {

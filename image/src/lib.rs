@@ -3,13 +3,15 @@
 
 mod acpi;
 mod boot_disk;
+mod boot_plan;
 mod disk;
 mod entries;
 mod error;
 mod kernel;
 
 pub use acpi::{AcpiBoard, AcpiTables, RootPort, SOFT_OFF_TYPE, intx_gsi};
-pub use boot_disk::{BootDisk, BootPlan, Candidate};
+pub use boot_disk::BootDisk;
+pub use boot_plan::{BootPlan, Candidate};
 pub use disk::{DiskFile, fuzz_partition_table};
 pub use entries::{EntryKind, LoaderEntry, compare_versions};
 pub use error::{AcpiError, DiscoverError, LoadError};

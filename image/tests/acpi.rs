@@ -1,4 +1,5 @@
 //! The tables as an operating system's interpreter sees them: checksums, pointers, and what `iasl` makes of them.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::path::Path;
 use std::process::Command;
@@ -10,8 +11,14 @@ use proptest::prelude::*;
 fn board(cpus: u32) -> AcpiBoard {
     let mut board = AcpiBoard::new(&Layout::new(1 << 30, 39).unwrap(), (0..cpus).collect());
     board.root_ports = vec![
-        RootPort { address: "0000:00:01.0".parse().unwrap(), slot: Some(2) },
-        RootPort { address: "0000:00:1c.4".parse().unwrap(), slot: None },
+        RootPort {
+            address: "0000:00:01.0".parse().unwrap(),
+            slot: Some(2),
+        },
+        RootPort {
+            address: "0000:00:1c.4".parse().unwrap(),
+            slot: None,
+        },
     ];
     board
 }
@@ -33,7 +40,12 @@ fn at(tables: &AcpiTables, address: u64) -> &[u8] {
 /// Disassembles a table with `iasl`; `None` when the machine has no `iasl`.
 fn disassemble(directory: &Path, name: &str, table: &[u8]) -> Option<String> {
     std::fs::write(directory.join(name), table).unwrap();
-    let output = match Command::new("iasl").arg("-d").arg(name).current_dir(directory).output() {
+    let output = match Command::new("iasl")
+        .arg("-d")
+        .arg(name)
+        .current_dir(directory)
+        .output()
+    {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             eprintln!("iasl is not installed: the tables were not disassembled (package acpica-tools)");
             return None;
@@ -52,10 +64,16 @@ fn disassemble(directory: &Path, name: &str, table: &[u8]) -> Option<String> {
 fn every_pointer_leads_to_a_table_with_a_right_checksum() {
     let tables = board(2).tables().unwrap();
     let root = &tables.bytes()[..36];
-    assert_eq!((&root[..8], sum(&root[..20]), sum(root)), (&b"RSD PTR "[..], 0, 0));
+    assert_eq!(
+        (&root[..8], sum(&root[..20]), sum(root)),
+        (&b"RSD PTR "[..], 0, 0)
+    );
     let index = at(&tables, quad(root, 24));
     assert_eq!((&index[..4], sum(index)), (&b"XSDT"[..], 0));
-    let leaves: Vec<&[u8]> = (36..index.len()).step_by(8).map(|i| at(&tables, quad(index, i))).collect();
+    let leaves: Vec<&[u8]> = (36..index.len())
+        .step_by(8)
+        .map(|i| at(&tables, quad(index, i)))
+        .collect();
     let names: Vec<&[u8]> = leaves.iter().map(|leaf| &leaf[..4]).collect();
     assert_eq!(names, [&b"FACP"[..], b"APIC", b"MCFG"]);
     assert!(leaves.iter().all(|leaf| sum(leaf) == 0));
@@ -74,13 +92,29 @@ fn the_interpreter_reads_every_table_without_a_complaint() {
         let file = format!("{}.aml", String::from_utf8_lossy(name));
         disassemble(directory.path(), &file, tables.table(name).unwrap());
     }
-    let Some(text) = disassemble(directory.path(), "dsdt.aml", tables.table(b"DSDT").unwrap()) else { return };
-    for expected in ["Device (PCI0)", "Device (RP08)", "Device (RPE4)", "Name (_SUN, 0x02)", "Name (_S5", "Device (COM1)"] {
+    let Some(text) = disassemble(directory.path(), "dsdt.aml", tables.table(b"DSDT").unwrap()) else {
+        return;
+    };
+    for expected in [
+        "Device (PCI0)",
+        "Device (RP08)",
+        "Device (RPE4)",
+        "Name (_SUN, 0x02)",
+        "Name (_S5",
+        "Device (COM1)",
+    ] {
         assert!(text.contains(expected), "{expected} is missing in {text}");
     }
-    let compiled = Command::new("iasl").args(["-oa", "dsdt.dsl"]).current_dir(directory.path()).output().unwrap();
+    let compiled = Command::new("iasl")
+        .args(["-oa", "dsdt.dsl"])
+        .current_dir(directory.path())
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&compiled.stdout).into_owned();
-    assert!(compiled.status.success() && said.contains(" 0 Errors, 0 Warnings"), "{said}");
+    assert!(
+        compiled.status.success() && said.contains(" 0 Errors, 0 Warnings"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -90,11 +124,21 @@ fn the_fixed_hardware_is_where_the_board_has_it() {
     let long = |at: usize| u32::from_le_bytes(fadt[at..at + 4].try_into().unwrap());
     assert_eq!((long(56), long(64), long(76)), (0x600, 0x604, 0x608));
     assert_eq!((fadt[88], fadt[89], fadt[91]), (4, 2, 4));
-    assert_eq!((u16::from_le_bytes([fadt[46], fadt[47]]), quad(fadt, 120), fadt[128]), (9, 0xcf9, 6));
+    assert_eq!(
+        (
+            u16::from_le_bytes([fadt[46], fadt[47]]),
+            quad(fadt, 120),
+            fadt[128]
+        ),
+        (9, 0xcf9, 6)
+    );
     let flags = long(112);
     let bit = |number: u32| flags >> number & 1 == 1;
     assert!(!bit(4), "the power button is fixed hardware");
-    assert!(bit(5) && bit(10) && !bit(20), "no sleep button, a reset register, not hardware-reduced");
+    assert!(
+        bit(5) && bit(10) && !bit(20),
+        "no sleep button, a reset register, not hardware-reduced"
+    );
     let boot = u16::from_le_bytes([fadt[109], fadt[110]]);
     assert_eq!(boot & 0b10_0110, 0b00_0100, "no 8042, no VGA, a CMOS RTC");
 }
@@ -110,7 +154,10 @@ fn cpus_with_large_ids_get_x2apic_entries() {
         let (kind, length) = (madt[offset], usize::from(madt[offset + 1]));
         match kind {
             0 => found.push((kind, u32::from(madt[offset + 3]))),
-            9 => found.push((kind, u32::from_le_bytes(madt[offset + 4..offset + 8].try_into().unwrap()))),
+            9 => found.push((
+                kind,
+                u32::from_le_bytes(madt[offset + 4..offset + 8].try_into().unwrap()),
+            )),
             _ => {}
         }
         offset += length;
@@ -121,7 +168,10 @@ fn cpus_with_large_ids_get_x2apic_entries() {
 
 #[test]
 fn interrupt_pins_are_spread_over_the_upper_inputs() {
-    assert_eq!((intx_gsi(0, 0).0, intx_gsi(1, 3).0, intx_gsi(31, 1).0), (16, 20, 16));
+    assert_eq!(
+        (intx_gsi(0, 0).0, intx_gsi(1, 3).0, intx_gsi(31, 1).0),
+        (16, 20, 16)
+    );
     assert!((0..32).all(|device| (0..4).all(|pin| (16..24).contains(&intx_gsi(device, pin).0))));
 }
 

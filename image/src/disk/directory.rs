@@ -51,8 +51,17 @@ impl Fat {
         let Some(entry) = entries.iter().find(|e| !e.is_directory && e.is_named(name)) else {
             return Ok(None);
         };
+        self.open_entry(disk, entry).map(Some)
+    }
+
+    /// Opens a file that was listed.
+    pub(crate) fn open_entry<'d, R: Read + Seek>(
+        &self,
+        disk: &'d DiskSource<R>,
+        entry: &DirectoryEntry,
+    ) -> io::Result<DiskFile<'d, R>> {
         let extents = self.file_extents(disk, entry.first_cluster, entry.size)?;
-        Ok(Some(DiskFile::new(disk, extents, entry.size)))
+        Ok(DiskFile::new(disk, extents, entry.size))
     }
 }
 

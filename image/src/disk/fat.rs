@@ -155,6 +155,11 @@ impl Fat {
                 None => break,
             }
         }
+        let mut sorted = extents.clone();
+        sorted.sort_unstable_by_key(|extent| extent.start);
+        if sorted.windows(2).any(|pair| pair[0].end > pair[1].start) {
+            return Err(invalid("a cluster chain loops"));
+        }
         Ok(extents)
     }
 

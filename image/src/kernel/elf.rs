@@ -44,7 +44,7 @@ impl PvhImage {
             ));
         }
         let mut raw = vec![0; usize::from(entries) * 56];
-        let end = table.checked_add(raw.len() as u64).unwrap_or(u64::MAX);
+        let end = table.saturating_add(raw.len() as u64);
         if end > file.size() || file.read_at(table, &mut raw)? < raw.len() {
             return Err(truncated(file, end));
         }

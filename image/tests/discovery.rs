@@ -1,0 +1,287 @@
+//! What a disk would boot: chosen as its own boot loader chooses, or refused with the disk, the cause and a remedy.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod support;
+
+use std::io::Cursor;
+
+use fatfs::FatType;
+use gpt::disk::LogicalBlockSize;
+use gpt::partition_types;
+use pellucid_image::{BootDisk, BootPlan, DiscoverError};
+use support::{DiskRecipe, KERNEL, partition, read_all};
+
+fn plan(disk: &[u8]) -> Result<BootPlan, DiscoverError> {
+    BootDisk::new("disk.img", Cursor::new(disk))?.plan()
+}
+
+fn refusal(disk: &[u8]) -> String {
+    let text = plan(disk).unwrap_err().to_string();
+    assert!(text.starts_with("disk.img: ") && !text.contains('\n'), "{text}");
+    text
+}
+
+fn chosen(recipe: DiskRecipe) -> String {
+    plan(&recipe.build()).unwrap().entry_id
+}
+
+const DEBIAN: &str = "title Debian GNU/Linux 12 (bookworm)
+version 6.1.0-50-amd64
+machine-id 0123456789abcdef0123456789abcdef
+sort-key debian
+options root=UUID=a3c1 ro
+options console=ttyS0
+linux /debian/6.1.0-50-amd64/linux
+initrd /debian/6.1.0-50-amd64/ucode.img
+initrd /debian//6.1.0-50-amd64/initrd.img
+";
+
+fn debian() -> DiskRecipe {
+    DiskRecipe::default()
+        .with("loader/loader.conf", "timeout 3\n")
+        .with("loader/entries/debian-6.1.0-50-amd64.conf", DEBIAN)
+        .with("debian/6.1.0-50-amd64/linux", KERNEL)
+        .with("debian/6.1.0-50-amd64/ucode.img", [1; 513])
+        .with("debian/6.1.0-50-amd64/initrd.img", [2; 70_000])
+}
+
+#[test]
+fn a_debian_disk_yields_kernel_initrds_and_the_command_line_its_loader_gives() {
+    let disk = debian().build();
+    let boot = BootDisk::new("disk.img", Cursor::new(&disk)).unwrap();
+    let plan = boot.plan().unwrap();
+    assert_eq!(plan.title, "Debian GNU/Linux 12 (bookworm)");
+    assert_eq!(plan.kernel, "\\debian\\6.1.0-50-amd64\\linux");
+    assert_eq!(
+        plan.command_line,
+        "initrd=\\debian\\6.1.0-50-amd64\\ucode.img initrd=\\debian\\6.1.0-50-amd64\\initrd.img root=UUID=a3c1 ro console=ttyS0"
+    );
+    assert_eq!(read_all(boot.file(&plan.kernel).unwrap().unwrap()), KERNEL);
+    let contents: Vec<_> = plan
+        .initrds
+        .iter()
+        .map(|i| read_all(boot.file(i).unwrap().unwrap()))
+        .collect();
+    assert_eq!(contents, [vec![1; 513], vec![2; 70_000]]);
+}
+
+#[test]
+fn every_fat_width_and_sector_size_is_read() {
+    for (fat, esp_mebibytes, block) in [
+        (FatType::Fat12, 1, LogicalBlockSize::Lb512),
+        (FatType::Fat16, 16, LogicalBlockSize::Lb512),
+        (FatType::Fat32, 40, LogicalBlockSize::Lb512),
+        (FatType::Fat16, 32, LogicalBlockSize::Lb4096),
+    ] {
+        let disk = DiskRecipe {
+            fat,
+            esp_mebibytes,
+            block,
+            ..debian()
+        }
+        .build();
+        let boot = BootDisk::new("disk.img", Cursor::new(&disk)).unwrap();
+        let initrd = boot.plan().unwrap().initrds.pop().unwrap();
+        assert_eq!(
+            read_all(boot.file(&initrd).unwrap().unwrap()),
+            vec![2; 70_000],
+            "{fat:?} {block:?}"
+        );
+    }
+}
+
+#[test]
+fn a_disk_whose_first_sectors_are_lost_is_read_by_its_backup_table() {
+    let mut disk = debian().build();
+    disk[..17 * 1024].fill(0);
+    assert_eq!(plan(&disk).unwrap().entry_id, "debian-6.1.0-50-amd64.conf");
+}
+
+#[test]
+fn without_a_default_the_first_entry_of_the_menu_is_booted() {
+    let disk = DiskRecipe::default()
+        .entry("arch.conf", "title no sort key")
+        .entry("debian-6.1.0-9.conf", "sort-key debian\nversion 6.1.0-9")
+        .entry("debian-6.1.0-10.conf", "sort-key debian\nversion 6.1.0-10")
+        .entry("a-newest+0-3.conf", "sort-key aaa\nversion 99");
+    let plan = plan(&disk.build()).unwrap();
+    let order: Vec<&str> = plan.candidates.iter().map(|c| c.entry_id.as_str()).collect();
+    assert_eq!(
+        order,
+        [
+            "debian-6.1.0-10.conf",
+            "debian-6.1.0-9.conf",
+            "arch.conf",
+            "a-newest+0-3.conf"
+        ]
+    );
+    assert_eq!(plan.entry_id, order[0]);
+}
+
+#[test]
+fn the_default_pattern_wins_and_one_that_matches_nothing_is_no_obstacle() {
+    let two = || {
+        DiskRecipe::default()
+            .entry("Old.conf", "version 1")
+            .entry("new.conf", "version 2")
+    };
+    assert_eq!(
+        chosen(two().with("loader/loader.conf", "default OLD*\n")),
+        "old.conf"
+    );
+    assert_eq!(
+        chosen(two().with("loader/loader.conf", "default gone*\n")),
+        "old.conf"
+    );
+    assert_eq!(
+        chosen(two().with("loader/loader.conf", "default @saved\n")),
+        "old.conf"
+    );
+}
+
+#[test]
+fn an_entry_for_another_architecture_is_not_in_the_menu() {
+    let disk = DiskRecipe::default()
+        .entry("z-arm.conf", "architecture aa64")
+        .entry("a.conf", "architecture x64");
+    assert_eq!(plan(&disk.build()).unwrap().candidates.len(), 1);
+}
+
+#[test]
+fn hidden_and_automatic_files_are_not_entries() {
+    let disk = DiskRecipe::default()
+        .entry("auto-x.conf", "")
+        .entry("z.conf.bak", "")
+        .entry("a.CONF", "title A");
+    let plan = plan(&disk.build()).unwrap();
+    assert_eq!((plan.candidates.len(), plan.entry_id.as_str()), (1, "a.conf"));
+}
+
+#[test]
+fn an_entry_whose_kernel_is_gone_is_passed_over_as_the_loader_does() {
+    let gone = "version 9\nlinux /gone";
+    let disk = DiskRecipe::default()
+        .entry("a.conf", "")
+        .with("loader/entries/z.conf", gone);
+    let plan = plan(&disk.build()).unwrap();
+    assert_eq!(plan.entry_id, "a.conf");
+    assert_eq!(plan.candidates[0].missing.as_deref(), Some("\\gone"));
+}
+
+#[test]
+fn an_entry_naming_a_missing_kernel_is_refused_by_name() {
+    let disk = DiskRecipe::default()
+        .with("loader/entries/a.conf", "linux /gone\n")
+        .build();
+    let text = refusal(&disk);
+    assert!(
+        text.contains("a.conf names \\gone") && text.contains("reinstall"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_entry_naming_a_missing_initrd_is_refused_by_name() {
+    let text = refusal(&DiskRecipe::default().entry("a.conf", "initrd /lost.img").build());
+    assert!(text.contains("a.conf names \\lost.img"), "{text}");
+}
+
+#[test]
+fn an_efi_program_as_the_default_is_left_to_firmware() {
+    let disk = DiskRecipe::default()
+        .with("loader/entries/a.conf", "efi /memtest.efi\n")
+        .with("memtest.efi", "MZ");
+    let text = refusal(&disk.build());
+    assert!(
+        text.contains("\\memtest.efi") && text.contains("--firmware"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_disk_without_a_table_is_refused_by_name() {
+    let text = refusal(&vec![0; 1 << 20]);
+    assert!(
+        text.contains("no GUID partition table;") && text.contains("--kernel"),
+        "{text}"
+    );
+    assert!(refusal(&[]).contains("no GUID partition table"));
+    let mut mbr = vec![0; 1 << 20];
+    mbr[510..512].copy_from_slice(&[0x55, 0xaa]);
+    assert!(refusal(&mbr).contains("only an MBR"));
+}
+
+#[test]
+fn a_disk_without_an_esp_is_refused_by_name() {
+    let mut disk = vec![0; 4 << 20];
+    partition(
+        &mut disk,
+        LogicalBlockSize::Lb512,
+        partition_types::LINUX_FS,
+        1 << 20,
+    );
+    let text = refusal(&disk);
+    assert!(
+        text.contains("none of its 1 partitions is an EFI system partition"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_esp_that_is_not_fat_is_refused_by_name() {
+    let mut disk = vec![0; 4 << 20];
+    partition(&mut disk, LogicalBlockSize::Lb512, partition_types::EFI, 1 << 20);
+    let text = refusal(&disk);
+    assert!(
+        text.contains("EFI system partition cannot be read: no FAT boot sector"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_esp_without_an_entry_is_refused_and_says_what_is_there_instead() {
+    assert!(
+        refusal(&DiskRecipe::default().with("EFI/x", "").build())
+            .contains("no boot loader entry in loader/entries;")
+    );
+    let grub = DiskRecipe::default().with("EFI/debian/grub.cfg", "set x=1");
+    assert!(refusal(&grub.build()).contains("only a GRUB configuration"));
+    let unified = DiskRecipe::default().with("EFI/Linux/debian.efi", "MZ");
+    assert!(refusal(&unified.build()).contains("only unified kernel images"));
+}
+
+#[test]
+fn too_many_entries_and_too_large_files_are_refused() {
+    let large = DiskRecipe::default().entry("a.conf", &"options x\n".repeat(7000));
+    assert!(refusal(&large.build()).contains("more than 64 KiB"));
+    let files = (0..513)
+        .map(|i| (format!("loader/entries/{i}.conf"), b"linux /x".to_vec()))
+        .collect();
+    assert!(
+        refusal(
+            &DiskRecipe {
+                files,
+                ..DiskRecipe::default()
+            }
+            .build()
+        )
+        .contains("more than 512")
+    );
+}
+
+#[test]
+fn a_path_that_is_no_disk_is_refused_by_name() {
+    let missing = BootDisk::open(std::path::Path::new("/nonexistent/disk.img"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        missing.starts_with("/nonexistent/disk.img: cannot be opened"),
+        "{missing}"
+    );
+    assert!(
+        BootDisk::open(std::path::Path::new("/"))
+            .unwrap_err()
+            .to_string()
+            .contains("directory")
+    );
+}

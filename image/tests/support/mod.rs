@@ -1,0 +1,106 @@
+//! Disks and kernels made in memory: no tool, no mount, no privilege. fatfs and gpt write what the product reads.
+#![allow(dead_code, reason = "each test target uses its part of it")]
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+pub(crate) mod machine;
+
+use std::io::{Cursor, Read, Seek, SeekFrom, Write};
+
+use fatfs::{FatType, FormatVolumeOptions, FsOptions};
+use gpt::disk::LogicalBlockSize;
+use gpt::{GptConfig, partition_types};
+
+/// What a disk is made of.
+pub(crate) struct DiskRecipe {
+    pub(crate) block: LogicalBlockSize,
+    pub(crate) fat: FatType,
+    pub(crate) esp_mebibytes: u64,
+    pub(crate) files: Vec<(String, Vec<u8>)>,
+}
+
+impl Default for DiskRecipe {
+    fn default() -> Self {
+        Self {
+            block: LogicalBlockSize::Lb512,
+            fat: FatType::Fat12,
+            esp_mebibytes: 2,
+            files: Vec::new(),
+        }
+    }
+}
+
+impl DiskRecipe {
+    pub(crate) fn with(mut self, path: &str, content: impl AsRef<[u8]>) -> Self {
+        self.files.push((path.to_owned(), content.as_ref().to_vec()));
+        self
+    }
+
+    /// An entry `name` for a kernel that is there.
+    pub(crate) fn entry(self, name: &str, lines: &str) -> Self {
+        self.with(
+            &format!("loader/entries/{name}"),
+            format!("{lines}\nlinux /vmlinuz\n"),
+        )
+        .with("vmlinuz", KERNEL)
+    }
+
+    /// The bytes of the disk: a table with one ESP, 1 MiB from its start.
+    pub(crate) fn build(&self) -> Vec<u8> {
+        let esp = self.volume();
+        let mut disk = vec![0; esp.len() + (2 << 20)];
+        disk[MIB..MIB + esp.len()].copy_from_slice(&esp);
+        let kind = partition_types::EFI;
+        partition(&mut disk, self.block, kind, esp.len() as u64);
+        disk
+    }
+
+    fn volume(&self) -> Vec<u8> {
+        let mut volume = vec![0; (self.esp_mebibytes as usize) << 20];
+        let sector = if self.block == LogicalBlockSize::Lb512 {
+            512
+        } else {
+            4096
+        };
+        let options = FormatVolumeOptions::new()
+            .fat_type(self.fat)
+            .bytes_per_cluster(sector)
+            .bytes_per_sector(sector as u16);
+        fatfs::format_volume(Cursor::new(&mut volume[..]), options).unwrap();
+        let system = fatfs::FileSystem::new(Cursor::new(&mut volume[..]), FsOptions::new()).unwrap();
+        for (path, content) in &self.files {
+            let mut directory = system.root_dir();
+            let mut parts: Vec<&str> = path.split('/').collect();
+            let name = parts.pop().unwrap();
+            for part in parts {
+                directory = directory.create_dir(part).unwrap();
+            }
+            directory.create_file(name).unwrap().write_all(content).unwrap();
+        }
+        drop(system);
+        volume
+    }
+}
+
+/// Writes a table with one partition of `size` bytes at 1 MiB.
+pub(crate) fn partition(disk: &mut [u8], block: LogicalBlockSize, kind: partition_types::Type, size: u64) {
+    let lba = MIB as u64 / u64::from(block);
+    let config = GptConfig::new().writable(true).logical_block_size(block);
+    let mut table = config.create_from_device(Cursor::new(disk), None).unwrap();
+    table
+        .add_partition_at("ESP", 1, lba, size / u64::from(block), kind, 0)
+        .unwrap();
+    table.write().unwrap();
+}
+
+/// A reader that fails the test when anything lies about its position.
+pub(crate) fn read_all(mut file: impl Read + Seek) -> Vec<u8> {
+    let size = file.seek(SeekFrom::End(0)).unwrap();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).unwrap();
+    assert_eq!(content.len() as u64, size);
+    content
+}
+
+pub(crate) const KERNEL: &[u8] = b"a kernel";
+const MIB: usize = 1 << 20;
