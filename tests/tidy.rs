@@ -61,14 +61,17 @@ fn siblings_do_not_know_each_other() {
 
 #[test]
 fn every_dependency_has_its_reason() {
-    let manifest = File::new("image/Cargo.toml", "[dependencies]\ngpt.workspace = true\n");
-    let record = |text| File::new("docs/decisions/0001-dependencies.md", text);
-    let silent = [
-        File::new(&manifest.path, &manifest.text),
-        record("| `gptx` | no |"),
-    ];
-    assert!(!project::unreasoned_dependencies(&silent).is_empty());
-    assert!(project::unreasoned_dependencies(&[manifest, record("| `gpt` | reads tables |")]).is_empty());
+    let manifest = "[dependencies]\ngpt.workspace = true\n\n[workspace.dependencies]\nzip = \"1\"\n";
+    let tree = |record| {
+        let record = File::new("docs/decisions/0001-dependencies.md", record);
+        [File::new("image/Cargo.toml", manifest), record]
+    };
+    assert_eq!(project::unreasoned_dependencies(&tree("no words")).len(), 1);
+    assert_eq!(
+        project::unreasoned_dependencies(&tree("| `gpt` | image |\n| `rand` | image |")).len(),
+        1
+    );
+    assert!(project::unreasoned_dependencies(&tree("| `gpt` | reads tables |")).is_empty());
 
     assert_holds(project::unreasoned_dependencies);
 }
