@@ -4,56 +4,30 @@ mod support;
 
 use std::io::Cursor;
 
-use linux_loader::loader::bootparam::{boot_params, setup_header};
+use linux_loader::loader::bootparam::boot_params;
 use pellucid_image::{BzImageHeader, HeaderError, Linux, SourceFile};
 use pellucid_partition::{Entry, GuestAddress, Layout};
 use proptest::prelude::*;
 use support::machine::{MIB, Machine, put, refusal, source};
-use vm_memory::ByteValued;
-
-/// A bzImage as small as one can be: one setup sector, 64 KiB of kernel that wants to be at 16 MiB and needs 8 MiB there.
-fn bzimage() -> Vec<u8> {
-    let mut header = setup_header {
-        setup_sects: 1,
-        syssize: 0x1000,
-        boot_flag: 0xaa55,
-        jump: 0x6aeb,
-        header: 0x5372_6448,
-        version: 0x020f,
-        loadflags: 1,
-        initrd_addr_max: 0x7fff_ffff,
-        kernel_alignment: 2 << 20,
-        relocatable_kernel: 1,
-        xloadflags: 1,
-        cmdline_size: 2047,
-        pref_address: 16 << 20,
-        init_size: 8 << 20,
-        ..setup_header::default()
-    };
-    let mut image = vec![0; 0x1f1];
-    image.extend_from_slice(header.as_mut_slice());
-    image.resize(1024, 0);
-    image.extend((0..0x1_0000u32).map(|i| (i % 251) as u8));
-    image
-}
+use support::small_kernel;
 
 #[test]
 fn a_bzimage_is_entered_where_it_wants_to_be() {
     let machine = Machine::of(64);
-    let entry = machine.load(bzimage(), &[], "root=/dev/x ro").unwrap();
+    let entry = machine.load(small_kernel(), &[], "root=/dev/x ro").unwrap();
     let expected = Entry::Linux64 {
         rip: GuestAddress((16 << 20) + 0x200),
         boot_params: Layout::BOOT_PARAMS,
     };
     assert_eq!(entry, expected);
-    assert_eq!(machine.bytes(16 << 20, 0x1_0000), bzimage()[1024..]);
+    assert_eq!(machine.bytes(16 << 20, 0x1_0000), small_kernel()[1024..]);
     assert_eq!(machine.bytes(Layout::COMMAND_LINE.0, 15), b"root=/dev/x ro\0");
 }
 
 #[test]
 fn the_boot_parameters_say_what_the_protocol_wants() {
     let machine = Machine::of(64);
-    machine.load(bzimage(), &[vec![5; 4097]], "").unwrap();
+    machine.load(small_kernel(), &[vec![5; 4097]], "").unwrap();
     let params: boot_params = machine.read(Layout::BOOT_PARAMS.0);
     let header = params.hdr;
     let (magic, version, start) = (header.header, header.version, header.code32_start);
@@ -90,7 +64,7 @@ fn the_boot_parameters_say_what_the_protocol_wants() {
 fn initrds_follow_each_other_in_order_padded_to_four_bytes() {
     let machine = Machine::of(64);
     machine
-        .load(bzimage(), &[vec![1; 5], vec![2; 300_001], vec![3; 4]], "")
+        .load(small_kernel(), &[vec![1; 5], vec![2; 300_001], vec![3; 4]], "")
         .unwrap();
     let params: boot_params = machine.read(Layout::BOOT_PARAMS.0);
     let (start, size) = (params.hdr.ramdisk_image, params.hdr.ramdisk_size);
@@ -106,7 +80,7 @@ fn an_initrd_stays_below_the_kernels_limit() {
     let machine = Machine::of(64);
     machine
         .load(
-            put(bzimage(), 0x22c, &0x1ff_ffffu32.to_le_bytes()),
+            put(small_kernel(), 0x22c, &0x1ff_ffffu32.to_le_bytes()),
             &[vec![1; 4096]],
             "",
         )
@@ -119,7 +93,7 @@ fn an_initrd_stays_below_the_kernels_limit() {
 #[test]
 fn memory_above_four_gibibytes_is_in_the_map() {
     let machine = Machine::of(4096);
-    machine.load(bzimage(), &[], "").unwrap();
+    machine.load(small_kernel(), &[], "").unwrap();
     let params: boot_params = machine.read(Layout::BOOT_PARAMS.0);
     let last = params.e820_table[usize::from(params.e820_entries) - 1];
     let (start, size, kind) = (last.addr, last.size, last.r#type);
@@ -128,7 +102,7 @@ fn memory_above_four_gibibytes_is_in_the_map() {
 
 #[test]
 fn a_truncated_kernel_is_refused_by_name() {
-    let image = bzimage();
+    let image = small_kernel();
     let text = refusal(image[..image.len() - 16].to_vec());
     assert!(
         text.contains("truncated: 66544 bytes") && text.contains("66560"),
@@ -146,15 +120,15 @@ fn a_truncated_kernel_is_refused_by_name() {
 fn a_file_that_is_no_kernel_is_refused_by_name() {
     assert!(refusal(b"#!/bin/sh\n".to_vec()).contains("no Linux setup header"));
     assert!(refusal(Vec::new()).contains("no Linux setup header"));
-    assert!(refusal(put(bzimage(), 0x206, &[0x09, 0x02])).contains("2.09"));
-    assert!(refusal(put(bzimage(), 0x236, &[0, 0])).contains("no 64-bit entry"));
-    assert!(refusal(put(bzimage(), 0x230, &[1, 2, 3, 4])).contains("alignment"));
-    assert!(refusal(put(bzimage(), 0x201, &[0xff])).contains("length"));
+    assert!(refusal(put(small_kernel(), 0x206, &[0x09, 0x02])).contains("2.09"));
+    assert!(refusal(put(small_kernel(), 0x236, &[0, 0])).contains("no 64-bit entry"));
+    assert!(refusal(put(small_kernel(), 0x230, &[1, 2, 3, 4])).contains("alignment"));
+    assert!(refusal(put(small_kernel(), 0x201, &[0xff])).contains("length"));
 }
 
 #[test]
 fn a_kernel_larger_than_memory_says_how_much_it_needs() {
-    let text = refusal(put(bzimage(), 0x260, &(80u32 << 20).to_le_bytes()));
+    let text = refusal(put(small_kernel(), 0x260, &(80u32 << 20).to_le_bytes()));
     assert!(
         text.contains("needs memory up to 82 MiB") && text.contains("has 64 MiB"),
         "{text}"
@@ -167,7 +141,7 @@ fn an_initrd_larger_than_memory_says_how_much_it_needs() {
     let initrd = SourceFile::new("big.img", size, Cursor::new(Vec::new()));
     let machine = Machine::of(64);
     let linux = Linux {
-        kernel: source("vmlinuz", bzimage()),
+        kernel: source("vmlinuz", small_kernel()),
         initrds: vec![initrd],
         command_line: String::new(),
     };
@@ -184,9 +158,9 @@ fn an_initrd_larger_than_memory_says_how_much_it_needs() {
 #[test]
 fn a_command_line_longer_than_the_kernel_reads_is_refused() {
     let machine = Machine::of(64);
-    assert!(machine.load(bzimage(), &[], &"x".repeat(2047)).is_ok());
+    assert!(machine.load(small_kernel(), &[], &"x".repeat(2047)).is_ok());
     let text = machine
-        .load(bzimage(), &[], &"x".repeat(2048))
+        .load(small_kernel(), &[], &"x".repeat(2048))
         .unwrap_err()
         .to_string();
     assert!(text.contains("2048 bytes, the kernel reads 2047"), "{text}");
@@ -205,7 +179,7 @@ fn a_missing_kernel_and_a_directory_are_refused_by_name() {
 
 #[test]
 fn a_file_that_shrinks_while_it_is_read_is_an_error() {
-    let short = SourceFile::new("vmlinuz", 1 << 20, Cursor::new(bzimage()[..2000].to_vec()));
+    let short = SourceFile::new("vmlinuz", 1 << 20, Cursor::new(small_kernel()[..2000].to_vec()));
     let linux = Linux {
         kernel: short,
         initrds: Vec::new(),
@@ -225,7 +199,7 @@ fn a_file_that_shrinks_while_it_is_read_is_an_error() {
 proptest! {
     #[test]
     fn any_setup_header_is_read_or_refused(damage in prop::collection::vec((0x1f0usize..0x290, any::<u8>()), 1..40)) {
-        let mut image = bzimage();
+        let mut image = small_kernel();
         damage.into_iter().for_each(|(at, value)| image[at] = value);
         match BzImageHeader::parse(&image[..BzImageHeader::SPAN]) {
             Ok(header) => prop_assert!(header.alignment.is_power_of_two() && header.payload_size >= 0x200),

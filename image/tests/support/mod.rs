@@ -9,6 +9,8 @@ use std::io::{Cursor, Read, Seek, SeekFrom, Write};
 use fatfs::{FatType, FormatVolumeOptions, FsOptions};
 use gpt::disk::LogicalBlockSize;
 use gpt::{GptConfig, partition_types};
+use linux_loader::loader::bootparam::setup_header;
+use vm_memory::ByteValued;
 
 /// What a disk is made of.
 pub(crate) struct DiskRecipe {
@@ -104,3 +106,29 @@ pub(crate) fn read_all(mut file: impl Read + Seek) -> Vec<u8> {
 
 pub(crate) const KERNEL: &[u8] = b"a kernel";
 const MIB: usize = 1 << 20;
+
+/// A bzImage as small as one can be: one setup sector, 64 KiB of kernel that wants to be at 16 MiB and needs 8 MiB there.
+pub(crate) fn small_kernel() -> Vec<u8> {
+    let mut header = setup_header {
+        setup_sects: 1,
+        syssize: 0x1000,
+        boot_flag: 0xaa55,
+        jump: 0x6aeb,
+        header: 0x5372_6448,
+        version: 0x020f,
+        loadflags: 1,
+        initrd_addr_max: 0x7fff_ffff,
+        kernel_alignment: 2 << 20,
+        relocatable_kernel: 1,
+        xloadflags: 1,
+        cmdline_size: 2047,
+        pref_address: 16 << 20,
+        init_size: 8 << 20,
+        ..setup_header::default()
+    };
+    let mut image = vec![0; 0x1f1];
+    image.extend_from_slice(header.as_mut_slice());
+    image.resize(1024, 0);
+    image.extend((0..0x1_0000u32).map(|i| (i % 251) as u8));
+    image
+}
