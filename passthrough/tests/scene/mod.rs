@@ -1,0 +1,169 @@
+//! Shared by the tests on real devices: a guest without an operating system, whose one CPU pokes and peeks memory.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use pellucid_partition::{
+    Bdf, GuestAddress, Inventory as Host, LastHit, MmioHandler, PartitionSpec, Plan, Populated, StateDir,
+};
+use pellucid_passthrough::{BarShape, Function, Guest, Inventory, Placement, PlacementWindows};
+
+/// A partition of 64 MiB with one CPU in flat 32-bit mode.
+pub(crate) struct Scene {
+    _populated: Populated,
+    pub(crate) guest: Guest,
+    pub(crate) windows: PlacementWindows,
+    cpu: VcpuFd,
+    hit: LastHit<dyn MmioHandler>,
+}
+
+impl Scene {
+    pub(crate) fn new(state: &StateDir, name: &str) -> Scene {
+        let spec = PartitionSpec::new(name, 1, 64 << 20);
+        let plan = Plan::fit(&Host::survey().unwrap(), &spec).unwrap();
+        let windows = PlacementWindows::of(plan.layout());
+        let populated = plan.reserve(state).unwrap().populate(&|_| {}).unwrap();
+        let cpu = populated.vm().fd().create_vcpu(0).unwrap();
+        flat_mode(&cpu);
+        let guest = Guest::of(&populated);
+        Scene {
+            _populated: populated,
+            guest,
+            windows,
+            cpu,
+            hit: LastHit::new(),
+        }
+    }
+
+    pub(crate) fn place(&self, function: &Function) -> Vec<BarShape> {
+        Placement::fit(&self.windows, &[function])
+            .unwrap()
+            .bars(function.bdf)
+            .to_vec()
+    }
+
+    /// mov [edi], eax
+    pub(crate) fn poke(&mut self, address: u64, value: u32) {
+        self.run([0x89, 0x07, 0xe6, DONE], address, value);
+    }
+
+    /// mov eax, [edi]
+    pub(crate) fn peek(&mut self, address: u64) -> u32 {
+        self.run([0x8b, 0x07, 0xe6, DONE], address, 0)
+    }
+
+    pub(crate) fn await_value(&mut self, address: u64, mask: u32, wanted: u32) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while self.peek(address) & mask != wanted {
+            assert!(Instant::now() < end, "{address:#x} is {:#x}", self.peek(address));
+        }
+    }
+
+    /// Whether the CPU's local APIC has an interrupt of this vector waiting.
+    pub(crate) fn interrupt_waits(&self, vector: u8) -> bool {
+        let lapic = self.cpu.get_lapic().unwrap();
+        let at = 0x200 + usize::from(vector / 32) * 0x10 + usize::from(vector % 32 / 8);
+        lapic.regs[at] as u8 >> (vector % 8) & 1 != 0
+    }
+
+    pub(crate) fn read_memory(&self, address: u64, data: &mut [u8]) {
+        self.guest.memory.read(GuestAddress(address), data).unwrap();
+    }
+
+    pub(crate) fn write_memory(&self, address: u64, data: &[u8]) {
+        self.guest.memory.write(GuestAddress(address), data).unwrap();
+    }
+
+    fn run(&mut self, code: [u8; 4], address: u64, value: u32) -> u32 {
+        self.write_memory(CODE, &code);
+        let mut regs = self.cpu.get_regs().unwrap();
+        (regs.rip, regs.rdi, regs.rax, regs.rflags) = (CODE, address, value.into(), 2);
+        self.cpu.set_regs(&regs).unwrap();
+        loop {
+            match self.cpu.run().unwrap() {
+                VcpuExit::IoOut(port, _) if port == u16::from(DONE) => break,
+                VcpuExit::MmioRead(at, data) => drop(self.guest.mmio.read(&mut self.hit, at, data)),
+                VcpuExit::MmioWrite(at, data) => drop(self.guest.mmio.write(&mut self.hit, at, data)),
+                other => panic!("{other:?}"),
+            }
+        }
+        self.cpu.get_regs().unwrap().rax as u32
+    }
+}
+
+fn flat_mode(cpu: &VcpuFd) {
+    let mut sregs = cpu.get_sregs().unwrap();
+    sregs.cr0 |= 1;
+    let flat = |mut segment: kvm_bindings::kvm_segment, type_| {
+        (segment.base, segment.limit, segment.selector) = (0, u32::MAX, 8);
+        (segment.g, segment.db, segment.s, segment.present, segment.type_) = (1, 1, 1, 1, type_);
+        segment
+    };
+    sregs.cs = flat(sregs.cs, 0xb);
+    (sregs.ds, sregs.es, sregs.ss) = (flat(sregs.ds, 3), flat(sregs.es, 3), flat(sregs.ss, 3));
+    cpu.set_sregs(&sregs).unwrap();
+    // Spurious interrupt register: the local APIC enabled by software, as an operating system would.
+    let mut lapic = cpu.get_lapic().unwrap();
+    (lapic.regs[0xf0], lapic.regs[0xf1]) = (-1, 1);
+    cpu.set_lapic(&lapic).unwrap();
+}
+
+/// A state directory that goes with the test.
+pub(crate) fn state() -> (tempfile::TempDir, StateDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDir::at(&directory.path().join("state")).unwrap();
+    (directory, state)
+}
+
+pub(crate) fn bdf(text: &str) -> Bdf {
+    text.parse().unwrap()
+}
+
+pub(crate) fn driver_of(device: &str) -> Option<String> {
+    Inventory::survey()
+        .unwrap()
+        .function(bdf(device))
+        .unwrap()
+        .driver
+        .bound
+        .clone()
+}
+
+/// The disk of an NVMe controller, once its driver has found it.
+pub(crate) fn disk_of(device: &str) -> PathBuf {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let controllers = std::fs::read_dir(format!("/sys/bus/pci/devices/{device}/nvme"));
+        for controller in controllers.into_iter().flatten().flatten() {
+            // `nvme1c1n1`, the path, or without multipath `nvme1n1`, the disk.
+            let paths = std::fs::read_dir(controller.path()).unwrap().flatten();
+            let names = paths.map(|path| path.file_name().to_string_lossy().into_owned());
+            for name in names.filter(|name| name.starts_with("nvme")) {
+                let (path, namespace) = name.rsplit_once('n').unwrap();
+                let node = PathBuf::from(format!("/dev/{}n{namespace}", path.split('c').next().unwrap()));
+                if node.exists() {
+                    return node;
+                }
+            }
+        }
+        assert!(Instant::now() < end, "{device} has no disk");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Its first block.
+pub(crate) fn first_block(device: &str) -> Vec<u8> {
+    use std::io::Read;
+    let mut block = vec![0; 4096];
+    std::fs::File::open(disk_of(device))
+        .unwrap()
+        .read_exact(&mut block)
+        .unwrap();
+    block
+}
+
+/// Where the CPU's instructions are.
+const CODE: u64 = 0x1000;
+/// The port that ends a run.
+const DONE: u8 = 0x99;

@@ -1,0 +1,147 @@
+//! An NVMe controller from its host driver to a guest and back: DMA, a doorbell in mapped memory, an MSI-X interrupt.
+
+#[path = "scene/mod.rs"]
+mod scene;
+
+use std::sync::Arc;
+
+use pellucid_partition::ConfigHandler;
+use pellucid_passthrough::{Inventory, IoSpace, View};
+use scene::{Scene, bdf, driver_of, first_block, state};
+
+const DATA: &str = "0000:02:00.0";
+
+fn word(config: &dyn ConfigHandler, offset: u16) -> u16 {
+    let mut data = [0; 2];
+    config.read(offset, &mut data);
+    u16::from_le_bytes(data)
+}
+
+fn dword(config: &dyn ConfigHandler, offset: u16) -> u32 {
+    u32::from(word(config, offset)) | u32::from(word(config, offset + 2)) << 16
+}
+
+fn capability(config: &dyn ConfigHandler, id: u8) -> u16 {
+    let mut at = word(config, 0x34) & 0xfc;
+    while word(config, at) as u8 != id {
+        at = word(config, at) >> 8 & 0xfc;
+        assert_ne!(at, 0);
+    }
+    at
+}
+
+fn view(scene: &Scene, function: &pellucid_passthrough::Function) -> View {
+    View {
+        bars: scene.place(function),
+        windows: scene.windows.clone(),
+        line: None,
+        line_register: 0,
+        events: Arc::new(|event| panic!("{event:?}")),
+    }
+}
+
+/// Starts the controller with one admin queue pair of 16 entries at 1 MiB, completions by vector 0.
+fn start(scene: &mut Scene, bar: u64) {
+    scene.poke(bar + 0x14, 0);
+    scene.await_value(bar + 0x1c, 1, 0);
+    scene.poke(bar + 0x24, 15 << 16 | 15);
+    for (register, value) in [
+        (0x28, SUBMISSIONS as u32),
+        (0x2c, 0),
+        (0x30, COMPLETIONS as u32),
+        (0x34, 0),
+    ] {
+        scene.poke(bar + register, value);
+    }
+    scene.poke(bar + 0x14, 0x0046_0001);
+    scene.await_value(bar + 0x1c, 1, 1);
+}
+
+/// Submits an identify command as entry `index` and waits for its completion.
+fn identify(scene: &mut Scene, bar: u64, index: u32) -> String {
+    let mut command = [0_u8; 64];
+    command[0] = 0x06;
+    command[24..32].copy_from_slice(&IDENTITY.to_le_bytes());
+    command[40] = 1;
+    scene.write_memory(SUBMISSIONS + u64::from(index) * 64, &command);
+    scene.poke(bar + 0x1000, index + 1);
+    scene.await_value(COMPLETIONS + u64::from(index) * 16 + 12, 1 << 16, 1 << 16);
+    let mut serial = [0; 20];
+    scene.read_memory(IDENTITY + 4, &mut serial);
+    String::from_utf8_lossy(&serial).trim().to_owned()
+}
+
+#[test]
+fn a_guest_drives_the_controller_and_the_host_gets_it_back() {
+    let before = first_block(DATA);
+    let (_directory, state) = state();
+    let mut scene = Scene::new(&state, "guest");
+    let admitted = Inventory::survey().unwrap().admit(bdf(DATA)).unwrap();
+    let bound = admitted
+        .claim(&state, "guest")
+        .unwrap()
+        .bind(&IoSpace::open().unwrap())
+        .unwrap();
+    assert_eq!(driver_of(DATA).as_deref(), Some("vfio-pci"));
+    let view = view(&scene, bound.function());
+    let bar = view.bars[0].address;
+    let assigned = bound.assign(&scene.guest, view).unwrap();
+    let config = assigned.config();
+
+    assert_eq!(scene.peek(bar), u32::MAX, "closed until memory decoding is on");
+    config.write(0x04, &[0x06, 0]);
+    assert_eq!(dword(&*config, 0x10) & !0xf, bar as u32);
+    start(&mut scene, bar);
+    let msix = capability(&*config, 0x11);
+    let table = bar + u64::from(dword(&*config, msix + 4) & !7);
+    config.write(msix + 2, &0x8000_u16.to_le_bytes());
+    assert_eq!(scene.peek(table + 12), 1, "vectors are masked at first");
+
+    // Masked: the interrupt stays pending, is shown so, and is delivered on unmasking.
+    for (offset, value) in [(0, 0xfee0_0000), (4, 0), (8, 0x41), (12, 0)] {
+        scene.poke(table + offset, value);
+    }
+    scene.poke(table + 12, 1);
+    assert_eq!(identify(&mut scene, bar, 0), "PELLUCID-DATA");
+    let pending = bar + u64::from(dword(&*config, msix + 8) & !7);
+    scene.await_value(pending, 1, 1);
+    assert!(!scene.interrupt_waits(0x41));
+    scene.poke(table + 12, 0);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while !scene.interrupt_waits(0x41) {
+        assert!(std::time::Instant::now() < end, "the pending interrupt was lost");
+    }
+
+    // A changed message is what the next completion raises.
+    scene.poke(table + 8, 0x52);
+    assert_eq!(identify(&mut scene, bar, 1), "PELLUCID-DATA");
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while !scene.interrupt_waits(0x52) {
+        assert!(
+            std::time::Instant::now() < end,
+            "no interrupt after the route changed"
+        );
+    }
+    assert_eq!(assigned.vectors_in_use(), 1);
+
+    // A moved BAR answers at its new place and nowhere else.
+    config.write(0x10, &(bar as u32 + 0x10_0000).to_le_bytes());
+    assert_eq!(scene.peek(bar + 0x1c), u32::MAX);
+    assert_eq!(scene.peek(bar + 0x10_0000 + 0x1c) & 1, 1);
+
+    assigned.release().unwrap();
+    assert_eq!(scene.peek(bar + 0x10_0000 + 0x1c), u32::MAX);
+    assert_eq!(driver_of(DATA).as_deref(), Some("nvme"));
+    assert_eq!(first_block(DATA), before);
+    assert!(
+        state
+            .records()
+            .unwrap()
+            .iter()
+            .all(|(record, _)| record.resource.kind != "device")
+    );
+}
+
+const SUBMISSIONS: u64 = 0x10_0000;
+const COMPLETIONS: u64 = 0x10_1000;
+const IDENTITY: u64 = 0x10_2000;
