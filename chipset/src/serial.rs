@@ -62,14 +62,11 @@ impl Serial {
 
     /// Offers input; returns how many bytes were taken, from the front. Offer the rest again when there is room.
     pub fn receive(&self, bytes: &[u8]) -> usize {
-        let (taken, effect) = {
-            let mut port = self.port();
+        self.access(|port| {
             let (taken, effect) = port.uart.receive(bytes);
             port.waiting |= taken < bytes.len();
             (taken, effect)
-        };
-        self.carry_out(effect);
-        taken
+        })
     }
 
     /// How many bytes [`Serial::receive`] would take now: at most 16, and 0 in loopback.
@@ -84,14 +81,26 @@ impl Serial {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Does what an access asks for, in the order a line would: the byte first, then the interrupt.
-    fn carry_out(&self, effect: Effect) {
+    /// Makes an access, then, unlocked, does what it asks for in the order a line would: the byte first, then the
+    /// interrupt; and tells if input that was refused may be offered again.
+    fn access<T>(&self, access: impl FnOnce(&mut Port) -> (T, Effect)) -> T {
+        let (result, effect, has_room) = {
+            let mut port = self.port();
+            let (result, effect) = access(&mut port);
+            let has_room = port.waiting && port.uart.is_drained();
+            port.waiting &= !has_room;
+            (result, effect, has_room)
+        };
         if let Some(byte) = effect.transmit {
             self.send(byte);
         }
         if effect.interrupt {
             (self.interrupt)();
         }
+        if has_room {
+            (self.room)();
+        }
+        result
     }
 
     fn send(&self, byte: u8) {
@@ -104,17 +113,6 @@ impl Serial {
         }
     }
 
-    /// After an access: whether input that was refused may be offered again.
-    fn tell_room(&self) {
-        let mut port = self.port();
-        if !port.waiting || !port.uart.is_drained() {
-            return;
-        }
-        port.waiting = false;
-        drop(port);
-        (self.room)();
-    }
-
     fn port(&self) -> MutexGuard<'_, Port> {
         self.port.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,19 +121,14 @@ impl Serial {
 impl PioHandler for Serial {
     fn read(&self, offset: u16, data: &mut [u8]) {
         read_bytes(offset, data, |register| {
-            let (value, effect) = self.port().uart.read(register);
-            self.carry_out(effect);
-            value
+            self.access(|port| port.uart.read(register))
         });
-        self.tell_room();
     }
 
     fn write(&self, offset: u16, data: &[u8]) {
         write_bytes(offset, data, |register, value| {
-            let effect = self.port().uart.write(register, value);
-            self.carry_out(effect);
+            self.access(|port| ((), port.uart.write(register, value)));
         });
-        self.tell_room();
     }
 }
 

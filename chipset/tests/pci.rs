@@ -199,6 +199,26 @@ fn a_dropped_guard_takes_the_function_and_the_bus_behind_it_away() {
 }
 
 #[test]
+fn a_guard_that_outlived_its_bus_takes_nothing_of_the_next_one_away() {
+    let config = Arc::new(PciConfig::new(0));
+    let place_port = || {
+        config
+            .place_port(bdf("00:01.0"), Arc::new(RootPort::new(&port(1, 1)).unwrap()))
+            .unwrap()
+    };
+    let place_leaf = || {
+        config
+            .place(bdf("01:00.0"), Arc::new(Scripted::default()))
+            .unwrap()
+    };
+    let (old_port, old_leaf) = (place_port(), place_leaf());
+    drop(old_port);
+    let (_port, _leaf) = (place_port(), place_leaf());
+    drop(old_leaf);
+    assert_eq!(config.functions(), [bdf("00:01.0"), bdf("01:00.0")]);
+}
+
+#[test]
 fn each_refusal_names_the_function_and_what_is_in_its_way() {
     let machine = machine();
     let refusal = |at: &str| {

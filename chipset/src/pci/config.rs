@@ -22,11 +22,11 @@ pub struct PciConfig {
 }
 
 /// A function in its place; dropping it takes the function (and for a port the bus behind it) away.
-#[derive(Debug)]
 #[must_use = "dropping the guard takes the function away"]
 pub struct Placed {
     config: Arc<PciConfig>,
     bdf: Bdf,
+    function: Arc<dyn ConfigHandler>,
     home_of_port: Option<u8>,
 }
 
@@ -63,10 +63,11 @@ impl PciConfig {
 
     /// Places a function. Its bus is the root bus, or one that a port already placed leads to.
     pub fn place(self: &Arc<Self>, bdf: Bdf, function: Arc<dyn ConfigHandler>) -> Result<Placed, PciError> {
-        self.publish(|topology| topology.add(self.domain, bdf, function))?;
+        self.publish(|topology| topology.add(self.domain, bdf, Arc::clone(&function)))?;
         Ok(Placed {
             config: Arc::clone(self),
             bdf,
+            function,
             home_of_port: None,
         })
     }
@@ -74,11 +75,12 @@ impl PciConfig {
     /// Places a root port and the bus behind it, whose home number is the port's secondary bus now.
     pub fn place_port(self: &Arc<Self>, bdf: Bdf, port: Arc<RootPort>) -> Result<Placed, PciError> {
         let home = port.buses().secondary;
+        let function: Arc<dyn ConfigHandler> = Arc::clone(&port) as _;
         self.publish(|topology| {
             if topology.buses.contains_key(&home) {
                 return Err(PciError::BusTaken { bdf, bus: home });
             }
-            topology.add(self.domain, bdf, Arc::clone(&port) as Arc<dyn ConfigHandler>)?;
+            topology.add(self.domain, bdf, Arc::clone(&function))?;
             let bus = SecondaryBus {
                 port: Some((bdf.bus(), port)),
                 functions: BTreeMap::new(),
@@ -89,6 +91,7 @@ impl PciConfig {
         Ok(Placed {
             config: Arc::clone(self),
             bdf,
+            function,
             home_of_port: Some(home),
         })
     }
@@ -147,12 +150,7 @@ impl PciConfig {
 impl Drop for Placed {
     fn drop(&mut self) {
         let Ok(()) = self.config.publish(|topology| {
-            if let Some(home) = self.home_of_port {
-                topology.buses.remove(&home);
-            }
-            if let Some(bus) = topology.buses.get_mut(&self.bdf.bus()) {
-                bus.functions.remove(&self.bdf.devfn());
-            }
+            topology.remove(self);
             Ok::<(), std::convert::Infallible>(())
         });
     }
@@ -177,6 +175,20 @@ impl Topology {
         }
         bus.functions.insert(bdf.devfn(), function);
         Ok(())
+    }
+
+    /// Takes a function away, unless it went with its bus and another is there now.
+    fn remove(&mut self, placed: &Placed) {
+        let (bus, devfn) = (placed.bdf.bus(), placed.bdf.devfn());
+        let functions = self.buses.get_mut(&bus).map(|bus| &mut bus.functions);
+        let Some(functions) = functions else { return };
+        if functions
+            .get(&devfn)
+            .is_some_and(|there| Arc::ptr_eq(there, &placed.function))
+        {
+            functions.remove(&devfn);
+            placed.home_of_port.map(|home| self.buses.remove(&home));
+        }
     }
 
     fn find(&self, bus: u8, devfn: u8) -> Option<(&SecondaryBus, &Arc<dyn ConfigHandler>)> {
@@ -225,6 +237,12 @@ impl SecondaryBus {
         if devfn & 7 == 0 && self.functions.range(devfn + 1..=devfn | 7).next().is_some() {
             *header_type |= MULTIFUNCTION;
         }
+    }
+}
+
+impl std::fmt::Debug for Placed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Placed").field(&self.bdf).finish()
     }
 }
 
