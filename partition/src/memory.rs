@@ -8,12 +8,16 @@ use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::MemfdFlags;
-use vm_memory::{Address, Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vm_memory::{Address, Bytes, FileOffset, GuestAddress, GuestRegionCollection};
 
 use crate::address::HostAddress;
 use crate::error::MemoryError;
 use crate::layout::Layout;
 use crate::plan::PageSize;
+use crate::sys::ram::{RamMapping, RamRegion};
+
+/// All RAM of a guest, as vm-memory and the crates on top of it take it.
+pub type VmMemory = GuestRegionCollection<RamRegion>;
 
 /// One contiguous piece of guest RAM.
 #[derive(Debug, Clone)]
@@ -24,7 +28,7 @@ pub struct Region {
     pub size: u64,
     /// Where it is mapped in this process; valid while the region is attached.
     pub host: HostAddress,
-    pub(crate) mapping: Arc<MmapRegion>,
+    pub(crate) mapping: Arc<RamMapping>,
 }
 
 /// Somebody who must know where RAM is: KVM, an IOMMU, a device in another process.
@@ -52,7 +56,7 @@ pub struct Subscription {
 }
 
 struct Inner {
-    mmap: GuestMemoryMmap,
+    mmap: VmMemory,
     regions: Vec<Region>,
     /// Who is attached, by name; for diagnosis.
     subscribers: Mutex<Vec<String>>,
@@ -66,22 +70,20 @@ impl GuestMemory {
         for range in layout.ram() {
             let size = range.end - range.start;
             let map_error = |source: Box<dyn Error + Send + Sync>| MemoryError::Map { size, source };
-            let mapping =
-                MmapRegion::from_file(FileOffset::from_arc(Arc::clone(&file), offset), size as usize)
-                    .map_err(|e| map_error(e.into()))?;
-            let mapping = Arc::new(mapping);
-            let guest = GuestAddress(range.start);
-            let part = GuestRegionMmap::with_arc(Arc::clone(&mapping), guest);
-            parts.push(part.ok_or_else(|| map_error("the range wraps".into()))?);
+            let part_of_file = FileOffset::from_arc(Arc::clone(&file), offset);
+            let mapping = RamMapping::of(&part_of_file, size as usize).map_err(|e| map_error(e.into()))?;
+            let (mapping, guest) = (Arc::new(mapping), GuestAddress(range.start));
+            parts.push(RamRegion::new(guest, part_of_file, Arc::clone(&mapping)));
+            let host = HostAddress(mapping.as_ptr() as u64);
             regions.push(Region {
                 guest,
                 size,
-                host: HostAddress(mapping.as_ptr() as u64),
+                host,
                 mapping,
             });
             offset += size;
         }
-        let mmap = GuestMemoryMmap::from_regions(parts).map_err(|e| MemoryError::Map {
+        let mmap = VmMemory::from_regions(parts).map_err(|e| MemoryError::Map {
             size: layout.memory(),
             source: e.into(),
         })?;
@@ -102,7 +104,7 @@ impl GuestMemory {
 
     /// The same memory as other rust-vmm crates take it.
     #[must_use]
-    pub fn as_vm_memory(&self) -> &GuestMemoryMmap {
+    pub fn as_vm_memory(&self) -> &VmMemory {
         &self.inner.mmap
     }
 

@@ -111,7 +111,7 @@ impl StateDir {
 
     /// The lock of `resource`, or who holds it. An owner that has not written its name yet, or is just going, is waited for.
     fn lock_or_holder(&self, resource: &Resource) -> Result<File, ClaimError> {
-        let patience = Instant::now() + Duration::from_millis(200);
+        let patience = Instant::now() + Duration::from_secs(1);
         loop {
             if let Some(lock) = self.lock(resource)? {
                 return Ok(lock);

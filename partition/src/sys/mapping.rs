@@ -5,7 +5,6 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 use rustix::mm::{MapFlags, ProtFlags};
-use vm_memory::MmapRegion;
 
 use crate::address::HostAddress;
 
@@ -19,7 +18,7 @@ pub trait Backing: sealed::Sealed + Send + Sync {
     fn size(&self) -> u64;
 }
 
-mod sealed {
+pub(super) mod sealed {
     pub trait Sealed {}
 }
 
@@ -116,18 +115,6 @@ impl Backing for Mapping {
 
     fn size(&self) -> u64 {
         self.size as u64
-    }
-}
-
-impl sealed::Sealed for MmapRegion {}
-
-impl Backing for MmapRegion {
-    fn host(&self) -> HostAddress {
-        HostAddress(self.as_ptr() as u64)
-    }
-
-    fn size(&self) -> u64 {
-        MmapRegion::size(self) as u64
     }
 }
 

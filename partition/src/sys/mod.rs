@@ -5,4 +5,5 @@
 pub(crate) mod lock;
 pub(crate) mod mapping;
 pub(crate) mod pages;
+pub(crate) mod ram;
 pub(crate) mod slot;

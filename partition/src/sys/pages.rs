@@ -2,7 +2,7 @@
 
 use std::io;
 
-use vm_memory::MmapRegion;
+use super::ram::RamMapping;
 
 /// What is asked of the pages of a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(crate) enum Advice {
 }
 
 /// Applies `advice` to the bytes from `offset` to `offset + size` of `region`; `EINVAL` if that is not inside.
-pub(crate) fn advise(region: &MmapRegion, offset: usize, size: usize, advice: Advice) -> io::Result<()> {
+pub(crate) fn advise(region: &RamMapping, offset: usize, size: usize, advice: Advice) -> io::Result<()> {
     let inside = offset.checked_add(size).is_some_and(|end| end <= region.size());
     if !inside {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -37,7 +37,7 @@ pub(crate) fn advise(region: &MmapRegion, offset: usize, size: usize, advice: Ad
 }
 
 /// Lets the pages of `region` come from `node` only (`MPOL_BIND`), before anything is populated.
-pub(crate) fn bind(region: &MmapRegion, node: u32) -> io::Result<()> {
+pub(crate) fn bind(region: &RamMapping, node: u32) -> io::Result<()> {
     let mut mask = [0u64; 16];
     let word = mask
         .get_mut(node as usize / 64)

@@ -1,0 +1,185 @@
+//! The mapping behind one piece of guest RAM: aligned so that huge pages fit, unmapped when the last user lets go.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use rustix::mm::{MapFlags, ProtFlags};
+use vm_memory::guest_memory::Error as GuestMemoryError;
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryRegion, GuestMemoryRegionBytes, GuestUsize, MemoryRegionAddress,
+    VolatileMemory, VolatileSlice,
+};
+
+use super::mapping::{Backing, sealed};
+use crate::address::HostAddress;
+
+/// A part of a memory file, mapped shared at a multiple of 2 MiB.
+///
+/// A processor can map 2 MiB at once only where guest, host and file address agree modulo 2 MiB, and the kernel does not
+/// align shared memory by itself.
+#[derive(Debug)]
+pub(crate) struct RamMapping {
+    start: NonNull<u8>,
+    size: usize,
+}
+
+// SAFETY: the mapping belongs to no thread; it is only reached by volatile copies.
+unsafe impl Send for RamMapping {}
+// SAFETY: shared access is volatile copies too, beside which the guest writes anyway.
+unsafe impl Sync for RamMapping {}
+
+impl RamMapping {
+    /// Maps `size` bytes of `part`, both whole pages.
+    ///
+    /// Without `MAP_NORESERVE`, so that huge pages which are not there are refused here and are no SIGBUS later.
+    pub(crate) fn of(part: &FileOffset, size: usize) -> io::Result<Self> {
+        let span = size.checked_add(ALIGNMENT).ok_or(io::ErrorKind::InvalidInput)?;
+        let (none, anywhere) = (ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE);
+        // SAFETY: a null hint replaces nothing, and a reservation without access gives none.
+        let reserved = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), span, none, anywhere) }?;
+        let lead = reserved.align_offset(ALIGNMENT);
+        let aligned = reserved.wrapping_byte_add(lead);
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let fixed = MapFlags::SHARED | MapFlags::FIXED;
+        // SAFETY: the fixed range lies inside the reservation made above, so only that is replaced.
+        let mapped =
+            unsafe { rustix::mm::mmap(aligned, size, access, fixed, part.file().as_fd(), part.start()) };
+        let tail = aligned.wrapping_byte_add(size);
+        match mapped {
+            Ok(_) => {
+                give_up(reserved, lead);
+                give_up(tail, ALIGNMENT - lead);
+            }
+            Err(_) => give_up(reserved, span),
+        }
+        let start = NonNull::new(mapped?.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Self { start, size })
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+}
+
+impl Drop for RamMapping {
+    fn drop(&mut self) {
+        give_up(self.start.as_ptr().cast(), self.size);
+    }
+}
+
+impl sealed::Sealed for RamMapping {}
+
+impl Backing for RamMapping {
+    fn host(&self) -> HostAddress {
+        HostAddress(self.start.as_ptr() as u64)
+    }
+
+    fn size(&self) -> u64 {
+        self.size as u64
+    }
+}
+
+/// Guest RAM at its guest-physical address, as vm-memory's traits want it.
+#[derive(Debug)]
+pub struct RamRegion {
+    guest: GuestAddress,
+    part: FileOffset,
+    mapping: Arc<RamMapping>,
+}
+
+impl RamRegion {
+    pub(crate) fn new(guest: GuestAddress, part: FileOffset, mapping: Arc<RamMapping>) -> Self {
+        Self { guest, part, mapping }
+    }
+}
+
+impl GuestMemoryRegion for RamRegion {
+    type B = ();
+
+    fn len(&self) -> GuestUsize {
+        self.mapping.size as GuestUsize
+    }
+
+    fn start_addr(&self) -> GuestAddress {
+        self.guest
+    }
+
+    fn bitmap(&self) {}
+
+    fn get_host_address(&self, address: MemoryRegionAddress) -> Result<*mut u8, GuestMemoryError> {
+        let address = self
+            .check_address(address)
+            .ok_or(GuestMemoryError::InvalidBackendAddress)?;
+        Ok(self.mapping.as_ptr().wrapping_add(address.0 as usize))
+    }
+
+    fn file_offset(&self) -> Option<&FileOffset> {
+        Some(&self.part)
+    }
+
+    fn get_slice(
+        &self,
+        offset: MemoryRegionAddress,
+        count: usize,
+    ) -> Result<VolatileSlice<'_, ()>, GuestMemoryError> {
+        // SAFETY: start and size are a live mapping that `self` owns for the slice's lifetime.
+        let whole = unsafe { VolatileSlice::new(self.mapping.as_ptr(), self.mapping.size) };
+        Ok(whole.get_slice(offset.0 as usize, count)?)
+    }
+}
+
+impl GuestMemoryRegionBytes for RamRegion {}
+
+/// Unmaps what this module has mapped and nobody uses any more.
+fn give_up(start: *mut std::ffi::c_void, size: usize) {
+    if size == 0 {
+        return;
+    }
+    // SAFETY: all callers name a range that they mapped themselves and that nothing borrows from.
+    let unmapped = unsafe { rustix::mm::munmap(start, size) };
+    if let Err(error) = unmapped {
+        tracing::error!(%error, size, "guest memory could not be unmapped");
+    }
+}
+
+const ALIGNMENT: usize = 2 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mapping_begins_where_a_huge_page_can() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(6 << 20).unwrap();
+        let part = FileOffset::new(file, 2 << 20);
+        let mappings: Vec<_> = (0..8).map(|_| RamMapping::of(&part, 4 << 20).unwrap()).collect();
+        assert!(
+            mappings
+                .iter()
+                .all(|mapping| mapping.as_ptr().is_aligned_to_huge_page())
+        );
+    }
+
+    #[test]
+    fn a_size_that_wraps_is_refused() {
+        let part = FileOffset::new(tempfile::tempfile().unwrap(), 0);
+        assert!(RamMapping::of(&part, usize::MAX - 4095).is_err());
+    }
+
+    trait Alignment {
+        fn is_aligned_to_huge_page(self) -> bool;
+    }
+
+    impl Alignment for *mut u8 {
+        fn is_aligned_to_huge_page(self) -> bool {
+            (self as usize).is_multiple_of(ALIGNMENT)
+        }
+    }
+}
