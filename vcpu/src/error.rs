@@ -172,3 +172,44 @@ fn unsent(signal: Option<&io::Error>) -> String {
         format!("; its signal could not be sent ({error}): raise ulimit -i")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stuck_stop_names_each_vcpu_its_place_and_a_lost_signal() {
+        let vcpus = vec![(0, Place::Guest), (2, Place::Mmio(0xd000_0000))];
+        let signal = Some(io::Error::from_raw_os_error(libc::EAGAIN));
+        let text = StopError::Stuck {
+            timeout: Duration::from_millis(50),
+            vcpus,
+            signal,
+        }
+        .to_string();
+        for part in [
+            "50ms",
+            "vCPU 0 is still in the guest",
+            "vCPU 2",
+            "0xd0000000",
+            "os error 11",
+            "ulimit -i",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn too_many_vcpus_are_told_from_used_ones() {
+        let text = |errno| {
+            ParkError::Create {
+                vcpu: 9,
+                source: io::Error::from_raw_os_error(errno),
+            }
+            .to_string()
+        };
+        assert!(text(libc::EEXIST).contains("vCPU 9") && text(libc::EEXIST).contains("anew"));
+        assert!(text(libc::EINVAL).contains("no more vCPUs"));
+        assert!(text(libc::ENOMEM).contains("os error 12"));
+    }
+}

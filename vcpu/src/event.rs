@@ -139,3 +139,43 @@ impl fmt::Display for Crash {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_says_who_where_and_why() {
+        let crash = Crash::Internal {
+            suberror: 1,
+            data: vec![0x10],
+        };
+        let event = VcpuEvent::Crashed {
+            vcpu: 3,
+            crash,
+            rip: Some(0x1000),
+        };
+        assert_eq!(
+            event.to_string(),
+            "vCPU 3 at 0x1000: KVM internal error 1, data [10]"
+        );
+        let crash = Crash::RunFailed { errno: libc::EFAULT };
+        let event = VcpuEvent::Crashed {
+            vcpu: 0,
+            crash,
+            rip: None,
+        }
+        .to_string();
+        assert!(
+            event.contains("Bad address") && event.contains("os error 14"),
+            "{event}"
+        );
+    }
+
+    #[test]
+    fn a_request_of_a_later_kernel_keeps_its_number() {
+        assert_eq!(SystemRequest::from_kvm(1), SystemRequest::Shutdown);
+        assert_eq!(SystemRequest::from_kvm(2), SystemRequest::Reset);
+        assert_eq!(SystemRequest::from_kvm(77), SystemRequest::Other(77));
+    }
+}

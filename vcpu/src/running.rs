@@ -22,6 +22,8 @@ pub struct Running {
     threads: Vec<VcpuThread>,
     reports: Receiver<Report>,
     ended: Vec<StoppedVcpu>,
+    /// Pauses ordered so far: the last one's number, which tells its reports from those of earlier ones.
+    pauses: u32,
     meter: Meter,
 }
 
@@ -53,6 +55,7 @@ impl Running {
             threads: Vec::new(),
             reports,
             ended: Vec::new(),
+            pauses: 0,
             meter,
         };
         for seat in seats {
@@ -64,7 +67,10 @@ impl Running {
         for _ in 0..running.threads.len() {
             // Bounded: every thread sends one of these first, and a channel whose senders are gone ends the wait.
             match running.reports.recv() {
-                Ok(Report::Failed(error)) => return Err(error),
+                Ok(Report::Failed { vcpu, error }) => {
+                    running.mark(vcpu, State::Ended);
+                    return Err(error);
+                }
                 Ok(_) => {}
                 Err(_) => return Err(StartError::Vanished),
             }
@@ -75,7 +81,8 @@ impl Running {
 
     /// Takes every vCPU out of the guest, its pending I/O complete, and keeps it out until [`Running::resume`].
     pub fn pause(&mut self, timeout: Duration) -> Result<(), StopError> {
-        let signalled = self.demand(Order::Pause, State::Paused);
+        self.pauses = self.pauses.wrapping_add(1) % MOST_PAUSES;
+        let signalled = self.demand(Order::Pause(self.pauses), State::Paused);
         self.wait(timeout, signalled, |state| state != State::Running)
     }
 
@@ -176,15 +183,19 @@ impl Running {
     }
 
     fn note(&mut self, report: Report) {
-        let (vcpu, state) = match report {
-            Report::Paused(vcpu) => (vcpu, State::Paused),
+        match report {
+            Report::Paused { vcpu, number } if number == self.pauses => self.mark(vcpu, State::Paused),
+            Report::Failed { vcpu, .. } => self.mark(vcpu, State::Ended),
             Report::Ended(stopped) => {
-                let vcpu = stopped.index;
+                self.mark(stopped.index, State::Ended);
                 self.ended.push(*stopped);
-                (vcpu, State::Ended)
             }
-            Report::Ready | Report::Failed(_) => return,
-        };
+            // An answer to a pause that is over.
+            Report::Ready | Report::Paused { .. } => {}
+        }
+    }
+
+    fn mark(&mut self, vcpu: u32, state: State) {
         if let Some(thread) = self.threads.get_mut(vcpu as usize) {
             thread.state = state;
         }
@@ -213,4 +224,6 @@ fn spawn(seat: Seat, events: Arc<Events>, reports: Sender<Report>) -> Result<Vcp
     })
 }
 
+/// Numbers of pauses, as the stop word holds them.
+const MOST_PAUSES: u32 = 1 << 30;
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -46,9 +46,9 @@ pub(crate) enum Report {
     /// It is where it should be, and waits to be resumed.
     Ready,
     /// It could not be placed; it has ended.
-    Failed(StartError),
-    /// It is out of the guest with its I/O complete, and waits to be resumed.
-    Paused(u32),
+    Failed { vcpu: u32, error: StartError },
+    /// It is out of the guest with its I/O complete, as the pause of that number wanted.
+    Paused { vcpu: u32, number: u32 },
     /// It has ended.
     Ended(Box<StoppedVcpu>),
 }
@@ -71,7 +71,10 @@ impl Seat {
     pub(crate) fn occupy(mut self, events: &Events, reports: &Sender<Report>) {
         // A send fails only when the owner is gone; then nobody wants to know.
         if let Err(error) = place_thread(self.index, self.cpu) {
-            let _ = reports.send(Report::Failed(error));
+            let _ = reports.send(Report::Failed {
+                vcpu: self.index,
+                error,
+            });
             return;
         }
         let _ = reports.send(Report::Ready);
@@ -95,7 +98,7 @@ impl Seat {
 
     fn serve(&mut self, reports: &Sender<Report>) -> End {
         // A vCPU begins paused, its state as parked.
-        let mut order = self.wait_resumed();
+        let mut order = self.wait_out(0);
         loop {
             match order {
                 Order::Run => {
@@ -105,20 +108,26 @@ impl Seat {
                     order = self.line.word.order();
                 }
                 Order::Stop => return self.drain().unwrap_or_else(|end| end),
-                Order::Pause => {
+                Order::Pause(number) => {
                     if let Err(end) = self.drain() {
                         return end;
                     }
                     self.line.gauge.enter(Place::Paused);
-                    let _ = reports.send(Report::Paused(self.index));
-                    order = self.wait_resumed();
+                    let _ = reports.send(Report::Paused {
+                        vcpu: self.index,
+                        number,
+                    });
+                    order = self.wait_out(number);
+                    // Tells a guest with a kvm-clock that its watchdogs need not bark; others need no telling.
+                    let _ = self.fd.kvmclock_ctrl();
                 }
             }
         }
     }
 
-    fn wait_resumed(&self) -> Order {
-        while self.line.word.order() == Order::Pause {
+    /// Sleeps for as long as the order is that very pause.
+    fn wait_out(&self, number: u32) -> Order {
+        while self.line.word.order() == Order::Pause(number) {
             thread::park();
         }
         self.line.word.settle(|| self.line.page.lower())

@@ -11,8 +11,8 @@ use crate::atomic::{AtomicU32, Ordering};
 pub(crate) enum Order {
     /// Execute the guest.
     Run,
-    /// Leave the guest, complete its pending I/O, say so and wait.
-    Pause,
+    /// Leave the guest, complete its pending I/O, say so under this number (below 2^30), and wait for another order.
+    Pause(u32),
     /// Leave the guest, complete its pending I/O and end.
     Stop,
 }
@@ -24,7 +24,7 @@ pub(crate) struct StopWord {
 }
 
 impl StopWord {
-    /// A word that says pause: a vCPU executes nothing until it is resumed for the first time.
+    /// A word that says pause 0: a vCPU executes nothing until it is resumed for the first time.
     pub(crate) fn new() -> Self {
         Self {
             word: AtomicU32::new(PAUSE),
@@ -45,10 +45,10 @@ impl StopWord {
 
     /// Owner: takes a pause back, unless a stop has been ordered; the thread must then be unparked.
     pub(crate) fn resume(&self) {
-        // A failure means there was no pause: nothing to take back.
-        let _ = self
-            .word
-            .compare_exchange(PAUSE, RUN, Ordering::SeqCst, Ordering::SeqCst);
+        // Only the owner writes the word, so nothing comes between the two steps.
+        if let Order::Pause(_) = self.order() {
+            self.word.swap(RUN, Ordering::SeqCst);
+        }
     }
 
     /// Thread, about to run again: lowers the bell, then says what holds now, also if it was ordered meanwhile.
@@ -61,19 +61,20 @@ impl StopWord {
 fn encode(order: Order) -> u32 {
     match order {
         Order::Run => RUN,
-        Order::Pause => PAUSE,
+        Order::Pause(number) => number << KIND_BITS | PAUSE,
         Order::Stop => STOP,
     }
 }
 
 fn decode(word: u32) -> Order {
-    match word {
+    match word & ((1 << KIND_BITS) - 1) {
         RUN => Order::Run,
-        PAUSE => Order::Pause,
+        PAUSE => Order::Pause(word >> KIND_BITS),
         _ => Order::Stop,
     }
 }
 
+const KIND_BITS: u32 = 2;
 const RUN: u32 = 0;
 const PAUSE: u32 = 1;
 const STOP: u32 = 2;

@@ -129,6 +129,47 @@ fn a_handler_that_does_not_return_is_named() {
 }
 
 #[test]
+fn a_pause_that_came_too_late_does_not_answer_the_next_one() {
+    let (let_go, held) = channel();
+    let (entered, inside) = channel();
+    let sticky = Arc::new(Sticky(Mutex::new(held), entered));
+    // again: out dx, eax; jmp again
+    let machine = Machine::new(1, &[&DX_PORT[..], &[0xef, 0xeb, 0xfd]].concat()).with_port(0x500, 4, sticky);
+    let (mut running, _events) = machine.run();
+    inside.recv_timeout(PATIENCE).unwrap();
+    assert!(running.pause(Duration::from_millis(20)).is_err());
+    let_go.send(()).unwrap();
+    while running.meter().places() != [Place::Paused] {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    running.resume();
+    inside.recv_timeout(PATIENCE).unwrap();
+    let error = running.pause(Duration::from_millis(20)).unwrap_err();
+    assert!(error.to_string().contains("port 0x500"), "{error}");
+    let_go.send(()).unwrap();
+    running.pause(PATIENCE).unwrap();
+    assert_eq!(running.meter().places(), [Place::Paused]);
+    let _ = running.stop(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_dropped_owner_leaves_no_thread_in_the_guest() {
+    let (port, written) = Recorder::new([]);
+    let machine =
+        Machine::new(1, &[&DX_PORT[..], &[0xef, 0xeb, 0xfd]].concat()).with_port(0x500, 4, port.clone());
+    let (running, events) = machine.run();
+    take(&written, 3);
+    drop(running);
+    let answered = port.writes.lock().unwrap().len();
+    // The thread held the other end of this channel.
+    assert_eq!(
+        events.recv_timeout(PATIENCE),
+        Err(std::sync::mpsc::RecvTimeoutError::Disconnected)
+    );
+    assert_eq!(port.writes.lock().unwrap().len(), answered);
+}
+
+#[test]
 fn the_first_vcpu_starts_the_second() {
     let code = [
         // Copy of the second's code to 0x8000: mov dword [0x8000], ...
@@ -193,7 +234,9 @@ fn a_cpu_that_is_not_there_is_refused_before_the_guest_runs() {
     let machine = Machine::fitted(&Plan::fit(&host, &spec).unwrap(), &code).with_port(0x500, 4, port);
     let entry = pellucid_partition::Entry::Reset;
     let parked = pellucid_vcpu::Parked::create(&machine.partition, entry, &Default::default()).unwrap();
+    let begun = Instant::now();
     let error = parked.run(|_| {}).unwrap_err();
     assert!(error.to_string().contains("CPU 1000"), "{error}");
     assert!(written.try_recv().is_err());
+    assert!(begun.elapsed() < Duration::from_secs(2), "nothing was waited for");
 }
