@@ -199,8 +199,10 @@ fn names_say_what_things_are() {
         assert!(finds(source::empty_names, "vcpu/src/run.rs", bad), "{bad}");
     }
     assert!(finds(source::empty_names, "vcpu/src/common.rs", ""));
+    let own = "impl Foreign for Run {}\nimpl Run {\n    fn get_size() {}\n}";
+    assert!(finds(source::empty_names, "vcpu/src/run.rs", own));
     assert!(finds(source::empty_names, "vcpu/src/test_helpers/run.rs", ""));
-    let good = "fn getter() {}\nstruct Commonplace;\n// fn get_size()\nfn settle() {}";
+    let good = "fn getter() {}\nstruct Commonplace;\n// fn get_size()\nfn settle() {}\nimpl Foreign for Run {\n    fn get_size() {}\n}";
     assert!(!finds(source::empty_names, "vcpu/src/run.rs", good));
 
     assert_holds(source::empty_names);
@@ -221,6 +223,8 @@ fn nothing_unfinished_is_left_in() {
         "vcpu/src/run.rs",
         "// todo!()\nlet x = \"dbg!(x)\";"
     ));
+    let child = "#[ignore = \"not a test: the others start and kill it\"]\nfn owner() {}";
+    assert!(!finds(source::unfinished, "vcpu/tests/run.rs", child));
 
     assert_holds(source::unfinished);
 }
