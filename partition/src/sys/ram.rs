@@ -9,7 +9,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use vm_memory::guest_memory::Error as GuestMemoryError;
 use vm_memory::{
     FileOffset, GuestAddress, GuestMemoryRegion, GuestMemoryRegionBytes, GuestUsize, MemoryRegionAddress,
-    VolatileMemory, VolatileSlice,
+    VolatileSlice,
 };
 
 use super::mapping::{Backing, sealed};
@@ -128,9 +128,16 @@ impl GuestMemoryRegion for RamRegion {
         offset: MemoryRegionAddress,
         count: usize,
     ) -> Result<VolatileSlice<'_, ()>, GuestMemoryError> {
-        // SAFETY: start and size are a live mapping that `self` owns for the slice's lifetime.
-        let whole = unsafe { VolatileSlice::new(self.mapping.as_ptr(), self.mapping.size) };
-        Ok(whole.get_slice(offset.0 as usize, count)?)
+        let offset = usize::try_from(offset.0).unwrap_or(usize::MAX);
+        if offset
+            .checked_add(count)
+            .is_none_or(|end| end > self.mapping.size)
+        {
+            return Err(GuestMemoryError::InvalidBackendAddress);
+        }
+        let start = self.mapping.as_ptr().wrapping_add(offset);
+        // SAFETY: the range was just checked to lie in a live mapping, which `self` owns for the slice's lifetime.
+        Ok(unsafe { VolatileSlice::new(start, count) })
     }
 }
 
@@ -163,7 +170,7 @@ mod tests {
         assert!(
             mappings
                 .iter()
-                .all(|mapping| mapping.as_ptr().is_aligned_to_huge_page())
+                .all(|mapping| (mapping.as_ptr() as usize).is_multiple_of(ALIGNMENT))
         );
     }
 
@@ -171,15 +178,5 @@ mod tests {
     fn a_size_that_wraps_is_refused() {
         let part = FileOffset::new(tempfile::tempfile().unwrap(), 0);
         assert!(RamMapping::of(&part, usize::MAX - 4095).is_err());
-    }
-
-    trait Alignment {
-        fn is_aligned_to_huge_page(self) -> bool;
-    }
-
-    impl Alignment for *mut u8 {
-        fn is_aligned_to_huge_page(self) -> bool {
-            (self as usize).is_multiple_of(ALIGNMENT)
-        }
     }
 }
