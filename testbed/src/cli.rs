@@ -1,9 +1,11 @@
 //! The subcommands and their options. Exit status: that of what was run; 1 if the
 //! testbed failed; 2 for a usage error.
 
+mod demo;
 mod doctor;
 mod options;
 mod run;
+mod test;
 
 use std::process::ExitCode;
 
@@ -26,6 +28,10 @@ enum Action {
     Run(run::Run),
     /// Opens a shell in the emulated server.
     Shell(run::Shell),
+    /// Runs the test suite in its tiers.
+    Test(test::Test),
+    /// Boots one disk on the physical server and as a logical server, and compares.
+    Demo(demo::Demo),
     /// Removes everything that was cached.
     Clean,
 }
@@ -37,6 +43,8 @@ pub(crate) fn main() -> ExitCode {
         Action::Doctor(doctor) => doctor.act(progress),
         Action::Run(run) => run.act(progress),
         Action::Shell(shell) => shell.act(progress),
+        Action::Test(test) => test.act(progress),
+        Action::Demo(demo) => demo.act(progress),
         Action::Clean => doctor::clean(progress),
     };
     match result {

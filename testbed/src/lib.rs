@@ -1,9 +1,13 @@
 #![doc = include_str!("../README.md")]
 
 mod cache;
+pub mod console;
+pub mod demo;
+pub mod disk;
 mod error;
 pub mod l1;
 pub mod machine;
+pub mod physical;
 mod progress;
 pub mod setup;
 pub mod suite;

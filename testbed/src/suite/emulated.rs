@@ -1,0 +1,196 @@
+//! Tests that run in the emulated server. Binaries share a boot as long as they want
+//! the same machine and pass; a fault of the emulator costs a new boot and a rerun.
+
+use std::io::Write;
+
+use crate::l1::{Job, L1, Stream};
+use crate::suite::Suite;
+use crate::suite::build::{Binary, Built};
+use crate::suite::libtest::Counter;
+use crate::suite::table::{Row, Table};
+use crate::{Device, L1Error, Machine, Place, Progress, Testbed};
+
+/// Runs all of `built` in emulated servers.
+pub(crate) fn run_all(
+    suite: &Suite,
+    testbed: &Testbed,
+    built: &Built,
+    table: &mut Table,
+    progress: Progress,
+) {
+    let variables = match variables(testbed, built) {
+        Ok(variables) => variables,
+        Err(error) => return table.refuse("tiers 1 and 2 did not run", &error.to_string(), suite.strict),
+    };
+    let mut session = Session {
+        suite,
+        testbed,
+        variables,
+        progress,
+        running: None,
+    };
+    let mut binaries: Vec<&Binary> = built.binaries.iter().collect();
+    binaries.sort_by_key(|binary| wish(&binary.name));
+    for binary in binaries {
+        table.add(session.run(binary));
+    }
+}
+
+/// What a binary's name says about the machine it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Wish {
+    wide_iommu: bool,
+    igb: bool,
+}
+
+struct Session<'a> {
+    suite: &'a Suite,
+    testbed: &'a Testbed,
+    variables: Vec<(&'static str, String)>,
+    progress: Progress,
+    running: Option<(Wish, L1)>,
+}
+
+impl Session<'_> {
+    /// Runs `binary`, again if the emulator was at fault, at most three times.
+    fn run(&mut self, binary: &Binary) -> Row {
+        let wish = wish(&binary.name);
+        let mut row = Row::new(binary.tier, &binary.name, &title(wish));
+        println!("\n== tier {}: {} in {}", binary.tier, binary.name, title(wish));
+        loop {
+            let mut counter = Counter::default();
+            let error = match self.attempt(binary, wish, &mut counter) {
+                Ok(status) => {
+                    let tally = counter.finish(status == 0);
+                    if tally.failed > 0 {
+                        self.running = None;
+                    }
+                    return row.finish(tally, (status != 0).then(|| format!("exit status {status}")));
+                }
+                Err(error) => error,
+            };
+            self.running = None;
+            self.progress.say(format!("{}: {error}", binary.name));
+            match error.fault() {
+                Some(fault) if row.reruns.len() < MOST_RERUNS => {
+                    self.progress
+                        .say(format!("running {} again: {fault}", binary.name));
+                    row.reruns.push(fault);
+                }
+                fault => {
+                    let kind = if fault.is_some() {
+                        "the emulator failed three times"
+                    } else {
+                        "see above"
+                    };
+                    return row.finish(counter.finish(false), Some(kind.to_owned()));
+                }
+            }
+        }
+    }
+
+    fn attempt(&mut self, binary: &Binary, wish: Wish, counter: &mut Counter) -> Result<i32, L1Error> {
+        let l1 = self.server(wish)?;
+        let words = std::iter::once(binary.path.to_string_lossy().into_owned()).chain(self.suite.words());
+        let folder = binary.folder.to_string_lossy();
+        let mut job = Job::new(words).folder(&binary.folder).guard(self.suite.guard);
+        job = job
+            .variable("CARGO_MANIFEST_DIR", folder)
+            .variable("RUST_BACKTRACE", "1");
+        for (name, value) in &self.variables {
+            job = job.variable(*name, value);
+        }
+        let (_, l1) = self.running.insert((wish, l1));
+        l1.run_with(&job, |stream, bytes| {
+            let _reader_is_gone = match stream {
+                Stream::Stdout => {
+                    counter.take(bytes);
+                    let mut out = std::io::stdout();
+                    out.write_all(bytes).and_then(|()| out.flush())
+                }
+                Stream::Stderr => std::io::stderr().write_all(bytes),
+            };
+        })
+    }
+
+    /// The running server if it is the one wanted, else a new one.
+    fn server(&mut self, wish: Wish) -> Result<L1, L1Error> {
+        if let Some((found, l1)) = self.running.take()
+            && found == wish
+        {
+            return Ok(l1);
+        }
+        let _step = self.progress.step(format!("booting {}", title(wish)));
+        L1::boot(self.testbed, &machine(wish))
+    }
+}
+
+fn variables(testbed: &Testbed, built: &Built) -> Result<Vec<(&'static str, String)>, crate::SetupError> {
+    let guest = testbed.guest()?;
+    let mut variables = vec![
+        ("PELLUCID_TESTBED", "1".to_owned()),
+        ("PELLUCID_KERNEL", guest.kernel.to_string_lossy().into_owned()),
+        ("PELLUCID_INITRD", guest.initrd.to_string_lossy().into_owned()),
+    ];
+    if let Some(vmm) = &built.vmm {
+        variables.push(("PELLUCID_VMM", vmm.to_string_lossy().into_owned()));
+    }
+    Ok(variables)
+}
+
+/// `tier2_map_48` wants an IOMMU of 48 bits, `tier2_vf_igb` a network card with SR-IOV.
+fn wish(name: &str) -> Wish {
+    let has = |part: &str| name.split('_').any(|word| word == part);
+    Wish {
+        wide_iommu: has("48"),
+        igb: has("igb"),
+    }
+}
+
+fn machine(wish: Wish) -> Machine {
+    let mut machine = Machine::standard();
+    if wish.wide_iommu {
+        machine = machine.iommu_width(48);
+    }
+    if wish.igb {
+        machine = machine.device(Device::Igb {
+            place: Place::port(4),
+        });
+    }
+    machine
+}
+
+fn title(wish: Wish) -> String {
+    let width = if wish.wide_iommu { 48 } else { 39 };
+    let igb = if wish.igb { " with igb" } else { "" };
+    format!("the emulated server{igb}, IOMMU {width} bits")
+}
+
+const MOST_RERUNS: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_says_which_machine_it_wants() {
+        assert_eq!(
+            wish("tier2_assign"),
+            Wish {
+                wide_iommu: false,
+                igb: false
+            }
+        );
+        assert_eq!(machine(wish("tier2_map_48")).iommu_width, 48);
+        assert_eq!(
+            machine(wish("tier2_v48x")).iommu_width,
+            39,
+            "only a word of its own counts"
+        );
+        assert_eq!(
+            machine(wish("tier2_igb")).devices.len(),
+            Machine::standard().devices.len() + 1
+        );
+        assert!(title(wish("tier1_x_48_igb")).contains("igb, IOMMU 48"));
+    }
+}
