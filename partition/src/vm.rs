@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
 use kvm_ioctls::{Cap, Kvm, VmFd};
@@ -27,7 +27,7 @@ pub enum Access {
 pub struct Vm {
     kvm: Kvm,
     fd: VmFd,
-    slots: Mutex<Vec<bool>>,
+    slots: Mutex<SlotNumbers>,
 }
 
 impl Vm {
@@ -56,7 +56,7 @@ impl Vm {
         Ok(Self {
             kvm,
             fd,
-            slots: Mutex::new(Vec::new()),
+            slots: Mutex::default(),
         })
     }
 
@@ -102,24 +102,48 @@ impl Vm {
     }
 
     fn free_slot(&self) -> Result<u32, VmError> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(free) = slots.iter().position(|used| !used) {
-            slots[free] = true;
-            return Ok(free as u32);
-        }
         let most = self.kvm.get_nr_memslots();
-        if slots.len() >= most {
-            return Err(VmError::NoSlot { most });
-        }
-        slots.push(true);
-        Ok(slots.len() as u32 - 1)
+        self.numbers().take(most).ok_or(VmError::NoSlot { most })
     }
 
     pub(crate) fn return_slot(&self, number: u32) {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(used) = slots.get_mut(number as usize) {
-            *used = false;
+        self.numbers().give_back(number);
+    }
+
+    fn numbers(&self) -> MutexGuard<'_, SlotNumbers> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which slot numbers are taken.
+#[derive(Default)]
+struct SlotNumbers {
+    taken: Vec<bool>,
+}
+
+impl SlotNumbers {
+    /// The lowest free number below `most`.
+    fn take(&mut self, most: usize) -> Option<u32> {
+        let free = self.taken.iter().position(|taken| !taken);
+        let number = free.unwrap_or(self.taken.len());
+        if number >= most {
+            return None;
         }
+        match self.taken.get_mut(number) {
+            Some(taken) => *taken = true,
+            None => self.taken.push(true),
+        }
+        u32::try_from(number).ok()
+    }
+
+    fn give_back(&mut self, number: u32) {
+        if let Some(taken) = self.taken.get_mut(number as usize) {
+            *taken = false;
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.taken.iter().filter(|taken| **taken).count()
     }
 }
 
@@ -133,6 +157,7 @@ impl std::fmt::Debug for Vm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Vm")
             .field("fd", &self.fd.as_raw_fd())
+            .field("slots", &self.numbers().count())
             .finish_non_exhaustive()
     }
 }
@@ -180,3 +205,39 @@ const NEEDED: [(Cap, &str); 7] = [
     (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
     (Cap::ReadonlyMem, "KVM_CAP_READONLY_MEM"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_lowest_free_number_is_taken_and_none_beyond_the_limit() {
+        let mut numbers = SlotNumbers::default();
+        assert_eq!([0; 3].map(|_| numbers.take(3)), [Some(0), Some(1), Some(2)]);
+        assert_eq!(numbers.take(3), None);
+        numbers.give_back(1);
+        assert_eq!(numbers.take(3), Some(1));
+        assert_eq!(numbers.take(4), Some(3));
+    }
+
+    proptest! {
+        #[test]
+        fn no_number_is_given_out_twice_nor_lost(steps in prop::collection::vec(prop::option::of(0u32..8), 0..80)) {
+            let (mut numbers, mut held) = (SlotNumbers::default(), std::collections::BTreeSet::new());
+            for step in steps {
+                match step {
+                    Some(number) => {
+                        held.remove(&number);
+                        numbers.give_back(number);
+                    }
+                    None => match numbers.take(6) {
+                        Some(number) => prop_assert!(number < 6 && held.insert(number)),
+                        None => prop_assert_eq!(held.len(), 6),
+                    },
+                }
+                prop_assert_eq!(numbers.count(), held.len());
+            }
+        }
+    }
+}

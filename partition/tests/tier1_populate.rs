@@ -1,1 +1,174 @@
-//! x
+//! A populated partition: its memory is all there, the guest sees it, and everything goes back.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod guest;
+
+use std::sync::{Arc, Mutex};
+
+use guest::{CODE, Exit, LOAD, run, vcpu};
+use pellucid_partition::{
+    Gsi, GuestAddress, Inventory, LastHit, MmioHandler, PartitionSpec, Plan, Populated, Progress, StateDir,
+};
+use tempfile::TempDir;
+
+const SIZE: u64 = 80 << 20;
+
+fn state() -> (TempDir, StateDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDir::at(&directory.path().join("state")).unwrap();
+    (directory, state)
+}
+
+fn plan(name: &str) -> Plan {
+    Plan::fit(&Inventory::survey().unwrap(), &PartitionSpec::new(name, 1, SIZE)).unwrap()
+}
+
+fn populated(name: &str, state: &StateDir) -> Populated {
+    plan(name).reserve(state).unwrap().populate(&|_| {}).unwrap()
+}
+
+/// A line of the `smaps` entry of the memory of that name, in bytes; `None` if nothing of that name is mapped.
+fn smaps(name: &str, key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut lines = text
+        .lines()
+        .skip_while(|line| !line.contains(&format!("/memfd:{name} ")));
+    let line = lines.find(|line| line.starts_with(key))?;
+    line.split_whitespace()
+        .nth(1)?
+        .parse::<u64>()
+        .ok()
+        .map(|kilobytes| kilobytes << 10)
+}
+
+#[test]
+fn all_memory_is_resident_before_the_guest_runs() {
+    let (_directory, state) = state();
+    let partition = populated("resident", &state);
+    assert_eq!(smaps("resident", "Rss:"), Some(SIZE));
+    assert_eq!(partition.memory().regions().len(), 1);
+}
+
+#[test]
+fn huge_pages_are_whole_or_the_host_has_none_and_memory_is_there_all_the_same() {
+    let (_directory, state) = state();
+    let _partition = populated("huge", &state);
+    let huge = smaps("huge", "ShmemPmdMapped:").unwrap();
+    assert!(huge <= SIZE && huge.is_multiple_of(2 << 20), "{huge}");
+    assert_eq!(
+        smaps("huge", "Rss:"),
+        Some(SIZE),
+        "{huge} bytes of it in huge pages"
+    );
+}
+
+#[test]
+fn progress_counts_every_byte_once() {
+    let (_directory, state) = state();
+    let seen = Mutex::new(Vec::new());
+    let watch = |progress: Progress| seen.lock().unwrap().push((progress.done, progress.total));
+    let partition = plan("progress")
+        .reserve(&state)
+        .unwrap()
+        .populate(&watch)
+        .unwrap();
+    let mut seen = seen.into_inner().unwrap();
+    seen.sort_unstable();
+    assert_eq!(
+        seen,
+        [(seen[0].0, SIZE), (SIZE, SIZE)],
+        "two pieces, the second completes"
+    );
+    drop(partition);
+}
+
+#[test]
+fn the_guest_sees_what_was_written_to_its_memory() {
+    let (_directory, state) = state();
+    let partition = populated("seen", &state);
+    partition.memory().write(GuestAddress(CODE), &LOAD).unwrap();
+    partition.memory().write(GuestAddress(0x2000), &[0xa7]).unwrap();
+    assert_eq!(run(&mut vcpu(partition.vm())), Exit::Out(0x10, 0xa7));
+}
+
+#[test]
+fn beyond_its_memory_the_guest_comes_out() {
+    let (_directory, state) = state();
+    let partition = populated("beyond", &state);
+    // mov ax, 0xffff; mov ds, ax; mov al, [...] cannot reach 80 MiB; the slot's own end is checked by its size.
+    let regions = partition.memory().regions();
+    assert_eq!(
+        regions.iter().map(|r| r.size).sum::<u64>(),
+        partition.plan().layout().memory()
+    );
+    assert!(!partition.memory().contains(GuestAddress(SIZE), 1));
+}
+
+#[test]
+fn a_panicking_progress_report_gives_everything_back() {
+    let (_directory, state) = state();
+    let reserved = plan("panics").reserve(&state).unwrap();
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        reserved
+            .populate(&|_| std::panic::resume_unwind(Box::new("stop")))
+            .map(drop)
+    }));
+    assert!(outcome.is_err());
+    assert_eq!(smaps("panics", "Rss:"), None);
+    assert!(state.records().unwrap().is_empty());
+}
+
+#[test]
+fn release_gives_memory_and_claims_back() {
+    let (_directory, state) = state();
+    let partition = populated("released", &state);
+    assert_eq!(state.records().unwrap().len(), 1);
+    assert!(plan("released").reserve(&state).is_err(), "its name is taken");
+    partition.release().unwrap();
+    assert_eq!(smaps("released", "Rss:"), None);
+    assert!(state.records().unwrap().is_empty());
+    assert!(plan("released").reserve(&state).is_ok());
+}
+
+#[test]
+fn a_dropped_partition_gives_back_as_much() {
+    let (_directory, state) = state();
+    drop(populated("dropped", &state));
+    assert_eq!(smaps("dropped", "Rss:"), None);
+    assert!(state.records().unwrap().is_empty());
+}
+
+#[test]
+fn two_partitions_live_beside_each_other() {
+    let (_directory, state) = state();
+    let (one, two) = (populated("one", &state), populated("two", &state));
+    one.memory().write(GuestAddress(0), &[1]).unwrap();
+    two.memory().write(GuestAddress(0), &[2]).unwrap();
+    let mut byte = [0];
+    one.memory().read(GuestAddress(0), &mut byte).unwrap();
+    assert_eq!(byte, [1]);
+}
+
+#[test]
+fn buses_and_interrupts_are_ready_for_devices() {
+    struct Device;
+    impl MmioHandler for Device {
+        fn read(&self, _: u64, data: &mut [u8]) {
+            data.fill(0x42);
+        }
+        fn write(&self, _: u64, _: &[u8]) {}
+    }
+    let (_directory, state) = state();
+    let partition = populated("devices", &state);
+    let _range = partition
+        .mmio()
+        .insert(0xc000_0000, 0x1000, "device", Arc::new(Device))
+        .unwrap();
+    let mut byte = [0];
+    assert!(partition.mmio().read(&mut LastHit::new(), 0xc000_0000, &mut byte));
+    assert_eq!(byte, [0x42]);
+    assert!(partition.pio().counts().is_empty());
+    assert!(partition.interrupts().line(Gsi(4)).is_ok());
+    assert_eq!(partition.memory().subscribers(), ["KVM"]);
+    assert_eq!(partition.reserved().plan(), partition.plan());
+}

@@ -105,3 +105,66 @@ fn msi_route(gsi: u32, message: MsiMessage) -> kvm_irq_routing_entry {
 const MOST_ENTRIES: u32 = 4096;
 /// Those that are left beside the controllers' own: one for each I/O APIC pin and 16 for the PICs.
 const MOST_MESSAGES: u32 = MOST_ENTRIES - IOAPIC_PINS - 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(data: u32) -> MsiMessage {
+        MsiMessage {
+            address: 0xfee0_1000,
+            data,
+        }
+    }
+
+    #[test]
+    fn a_full_table_is_as_large_as_kvm_takes_and_the_next_vector_is_refused() {
+        let mut routes = Routes::default();
+        for gsi in IOAPIC_PINS..IOAPIC_PINS + MOST_MESSAGES - 1 {
+            routes.published(Gsi(gsi), message(gsi));
+        }
+        let last = routes.reserve().unwrap();
+        let table = routes.with(last, message(1)).unwrap().unwrap();
+        assert_eq!(table.as_slice().len(), MOST_ENTRIES as usize);
+        let refusal = routes.reserve().unwrap_err().to_string();
+        assert_eq!(refusal, "all 4056 message-signalled routes of this VM are in use");
+        routes.free(Gsi(1000));
+        assert_eq!(routes.reserve().unwrap(), Gsi(1000));
+    }
+
+    #[test]
+    fn pins_keep_their_controllers_in_every_table() {
+        let mut routes = Routes::default();
+        let gsi = routes.reserve().unwrap();
+        let table = routes.with(gsi, message(0x41)).unwrap().unwrap();
+        for pin in 0..IOAPIC_PINS {
+            let entries = table.as_slice().iter().filter(|entry| entry.gsi == pin);
+            assert_eq!(entries.count(), if pin < 16 { 2 } else { 1 }, "pin {pin}");
+        }
+        let of_kind = |kind| {
+            table
+                .as_slice()
+                .iter()
+                .filter(|entry| entry.type_ == kind)
+                .count()
+        };
+        assert_eq!(
+            (of_kind(KVM_IRQ_ROUTING_IRQCHIP), of_kind(KVM_IRQ_ROUTING_MSI)),
+            (40, 1)
+        );
+    }
+
+    #[test]
+    fn a_table_is_made_again_until_kvm_has_taken_it() {
+        let mut routes = Routes::default();
+        let gsi = routes.reserve().unwrap();
+        assert!(routes.with(gsi, message(1)).unwrap().is_some());
+        assert!(
+            routes.with(gsi, message(1)).unwrap().is_some(),
+            "it was not published"
+        );
+        routes.published(gsi, message(1));
+        assert!(routes.with(gsi, message(1)).unwrap().is_none());
+        assert!(routes.with(gsi, message(2)).unwrap().is_some());
+    }
+}
