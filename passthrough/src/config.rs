@@ -5,7 +5,7 @@ mod build;
 
 use std::ops::Range;
 
-pub(crate) use build::Origin;
+pub use build::ConfigOrigin;
 
 /// Where a byte comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

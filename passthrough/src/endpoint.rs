@@ -7,12 +7,15 @@ use pellucid_partition::{Bdf, ConfigHandler, MsiMessage};
 
 use crate::bars::{Allowed, BarShape, Change, Decode};
 use crate::config::{ConfigTable, Register};
+use crate::events::Listener;
 use crate::messages::{Messages, MsiSetting};
 use crate::transport::{RegionIndex, Transport};
 use crate::windows::Windows;
 
-/// One function on the guest's PCI bus.
-pub(crate) struct Endpoint {
+/// One function on the guest's PCI bus: its configuration space, and through it its BARs and interrupts.
+///
+/// Made by [`Endpoint::wire`] from any [`Transport`]; an assigned VFIO device has one.
+pub struct Endpoint {
     device: Bdf,
     bars: Vec<BarShape>,
     allowed: Allowed,
@@ -25,6 +28,7 @@ pub(crate) struct Endpoint {
 pub(crate) struct State {
     pub(crate) table: ConfigTable,
     pub(crate) windows: Windows,
+    pub(crate) listener: Option<Listener>,
 }
 
 impl Endpoint {
@@ -45,10 +49,24 @@ impl Endpoint {
         }
     }
 
-    /// Closes every BAR and forgets the mappings; reads are all ones from now on, as of an empty slot.
-    pub(crate) fn end(&self) {
-        self.lock().windows.end();
-        self.messages.reset();
+    /// Takes the function from the guest: closes its BARs, disconnects its interrupts, and listens to its events no more.
+    pub fn end(&self) {
+        let mut state = self.lock();
+        state.windows.end();
+        state.listener = None;
+        self.messages.end();
+    }
+
+    /// Capabilities that the guest does not see, by name.
+    #[must_use]
+    pub fn hidden(&self) -> Vec<&'static str> {
+        self.lock().table.hidden().to_vec()
+    }
+
+    /// Interrupt vectors that the host gives it now.
+    #[must_use]
+    pub fn vectors_in_use(&self) -> usize {
+        self.messages.in_use()
     }
 
     /// What the registers would say with `pending` bytes written to the hardware at their offsets.

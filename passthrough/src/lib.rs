@@ -11,6 +11,7 @@ mod driver;
 mod endpoint;
 mod error;
 mod events;
+mod guest;
 mod heal;
 mod inventory;
 mod lease;
@@ -27,16 +28,19 @@ mod sys;
 mod transport;
 mod vectors;
 mod windows;
+mod wiring;
 
 pub use admit::Admitted;
-pub use assigned::{Assigned, Guest, View};
+pub use assigned::Assigned;
 pub use bars::{Allowed, BarShape, Change, Decode, Open};
 pub use bound::Bound;
 pub use capabilities::{Capabilities, Capability};
 pub use claimed::{Claimed, RESOURCE_KIND};
-pub use config::{ConfigTable, Register, SIZE as CONFIG_SIZE, Source, Written};
+pub use config::{ConfigOrigin, ConfigTable, Register, SIZE as CONFIG_SIZE, Source, Written};
+pub use endpoint::Endpoint;
 pub use error::{AssignError, BindError, PlacementError, Refusal, ReleaseError, SurveyError, TakeError};
 pub use events::{DeviceEvent, EventSink};
+pub use guest::{Guest, View};
 pub use heal::PciHealer;
 pub use inventory::{
     Bar, BarKind, Bridge, DriverState, Function, Group, Ids, Inventory, NodeState, Use, VfioState,

@@ -1,4 +1,5 @@
 //! A function's level-triggered interrupt: signalled by one eventfd, unmasked by the guest's acknowledgement on another.
+//! The kernel refuses message-signalled interrupts while it is connected, so it is taken off when those are switched on.
 
 use std::io;
 use std::sync::Arc;
@@ -8,31 +9,45 @@ use pellucid_partition::ResampleLine;
 use crate::sys::borrow;
 use crate::transport::{IrqKind, Transport};
 
-/// A connected line.
+/// A line, connected to the device or not.
 pub(crate) struct Line {
     transport: Arc<dyn Transport>,
-    _line: ResampleLine,
+    line: ResampleLine,
+    connected: bool,
 }
 
 impl Line {
-    /// The kernel disables the line by itself when the guest turns MSI or MSI-X on, and needs it connected again after.
-    pub(crate) fn connect(line: ResampleLine, transport: &Arc<dyn Transport>) -> io::Result<Line> {
-        transport.wire(IrqKind::Intx, 0, &[Some(borrow(line.eventfd()))])?;
-        let connected = Line {
-            transport: Arc::clone(transport),
-            _line: line,
+    pub(crate) fn new(line: ResampleLine, transport: Arc<dyn Transport>) -> Line {
+        Line {
+            transport,
+            line,
+            connected: false,
+        }
+    }
+
+    /// Connects or disconnects the device.
+    pub(crate) fn switch(&mut self, on: bool) {
+        let switched = match (self.connected, on) {
+            (false, true) => self.connect(),
+            (true, false) => self.transport.unwire(IrqKind::Intx),
+            _ => return,
         };
-        connected
-            .transport
-            .unmask_by(IrqKind::Intx, borrow(connected._line.resample_eventfd()))?;
-        Ok(connected)
+        self.connected = on && switched.is_ok();
+        if let Err(error) = switched {
+            tracing::error!(on, %error, "the interrupt line was not switched");
+        }
+    }
+
+    fn connect(&self) -> io::Result<()> {
+        self.transport
+            .wire(IrqKind::Intx, 0, &[Some(borrow(self.line.eventfd()))])?;
+        self.transport
+            .unmask_by(IrqKind::Intx, borrow(self.line.resample_eventfd()))
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        if let Err(error) = self.transport.unwire(IrqKind::Intx) {
-            tracing::debug!(%error, "an interrupt line was not disconnected");
-        }
+        self.switch(false);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pellucid_partition::{Bdf, Interrupts, MsiMessage};
 
 use crate::error::AssignError;
+use crate::line::Line;
 use crate::msix::{Geometry, MsixTable};
 use crate::transport::{IrqKind, Transport};
 use crate::vectors::Vectors;
@@ -23,6 +24,17 @@ struct State {
     msix_masked: bool,
     msi: Vectors,
     msi_on: u32,
+    line: Option<Line>,
+}
+
+impl State {
+    /// The line is on while no messages are.
+    fn switch_line(&mut self) {
+        let on = !self.msix_on && self.msi_on == 0;
+        if let Some(line) = &mut self.line {
+            line.switch(on);
+        }
+    }
 }
 
 /// What a guest has set in its MSI capability.
@@ -42,16 +54,19 @@ impl Messages {
         geometry: Option<Geometry>,
         transport: &Arc<dyn Transport>,
         interrupts: &Arc<Interrupts>,
+        line: Option<Line>,
     ) -> Messages {
         let vectors = |kind| Vectors::new(device, kind, Arc::clone(transport), Arc::clone(interrupts));
-        let state = State {
+        let mut state = State {
             table: MsixTable::new(geometry.map_or(0, |geometry| geometry.vectors)),
             msix: vectors(IrqKind::Msix),
             msix_on: false,
             msix_masked: false,
             msi: vectors(IrqKind::Msi),
             msi_on: 0,
+            line,
         };
+        state.switch_line();
         Messages {
             device,
             geometry,
@@ -71,7 +86,9 @@ impl Messages {
         (state.msix_on, state.msix_masked) = (on, masked);
         if !on {
             state.msix.disable();
-        } else if !was_on || was_masked != masked {
+        }
+        state.switch_line();
+        if on && (!was_on || was_masked != masked) {
             let enabled = state.msix.enable(1);
             self.say(enabled);
             for vector in 0..state.table.vectors() {
@@ -85,10 +102,11 @@ impl Messages {
         let mut state = self.lock();
         if setting.vectors != state.msi_on {
             state.msi.disable();
+            state.msi_on = setting.vectors;
+            state.switch_line();
             let enabled = state.msi.enable(setting.vectors);
             self.say(enabled);
         }
-        state.msi_on = setting.vectors;
         for vector in 0..setting.vectors {
             if setting.mask >> vector & 1 != 0 {
                 state.msi.hide(vector);
@@ -138,6 +156,13 @@ impl Messages {
         state.msi.disable();
         (state.msix_on, state.msix_masked, state.msi_on) = (false, false, 0);
         state.table = MsixTable::new(state.table.vectors());
+        state.switch_line();
+    }
+
+    /// Everything off for good.
+    pub(crate) fn end(&self) {
+        self.lock().line = None;
+        self.reset();
     }
 
     /// Vectors that the host has given to this function.

@@ -3,6 +3,8 @@
 //! The host's own addresses are kept for everything behind one port if they fit the guest's windows and collide with nothing;
 //! otherwise what is behind that port is packed anew, largest first, at natural alignment.
 
+mod pool;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -10,7 +12,8 @@ use pellucid_partition::{Bdf, Layout};
 
 use crate::bars::BarShape;
 use crate::error::PlacementError;
-use crate::inventory::{Bar, BarKind, Function};
+use crate::inventory::{Bar, Function};
+use pool::{Pool, granule, own, pool};
 
 /// The guest's device windows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,23 +139,6 @@ struct Wanted {
     address: u64,
 }
 
-/// BARs that share a window of a bridge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pool {
-    Memory,
-    Prefetchable32,
-    Prefetchable64,
-    Io,
-}
-
-impl Pool {
-    const ALL: [Pool; 4] = [Pool::Memory, Pool::Prefetchable32, Pool::Prefetchable64, Pool::Io];
-
-    fn is_io(self) -> bool {
-        self == Pool::Io
-    }
-}
-
 /// What is placed already: whether it is I/O, and where.
 struct Taken<'w> {
     windows: &'w PlacementWindows,
@@ -270,52 +256,9 @@ fn wanted(windows: &PlacementWindows, behind_port: bool, members: &[&Function]) 
     wanted
 }
 
-fn pool(windows: &PlacementWindows, behind_port: bool, bar: &Bar) -> Pool {
-    match bar.kind {
-        BarKind::Io => Pool::Io,
-        // Behind a bridge only prefetchable memory may be above 4 GiB (PCI-to-PCI Bridge 1.2, 3.2.5.8).
-        BarKind::Memory64 { prefetchable } if prefetchable || !behind_port => {
-            let at_home = windows.memory32.contains(&bar.address);
-            let small = !prefetchable && bar.size <= SMALL;
-            if at_home || small {
-                Pool::below(prefetchable)
-            } else {
-                Pool::Prefetchable64
-            }
-        }
-        kind => Pool::below(kind.prefetchable()),
-    }
-}
-
-impl Pool {
-    fn below(prefetchable: bool) -> Pool {
-        if prefetchable {
-            Pool::Prefetchable32
-        } else {
-            Pool::Memory
-        }
-    }
-}
-
-fn granule(pool: Pool, behind_port: bool) -> u64 {
-    match (pool.is_io(), behind_port) {
-        (false, true) => 1 << 20,
-        (true, true) => 1 << 12,
-        (false, false) => 1 << 12,
-        (true, false) => 4,
-    }
-}
-
-/// The least that a BAR has to itself: a page, so that no two devices share one.
-fn own(pool: Pool) -> u64 {
-    if pool.is_io() { 4 } else { 1 << 12 }
-}
-
 fn apart(one: &Range<u64>, other: &Range<u64>) -> bool {
     one.is_empty() || other.is_empty() || one.end <= other.start || other.end <= one.start
 }
 
 /// I/O ports that no board device uses.
 const IO: Range<u64> = 0x1000..0x1_0000;
-/// Not worth an address above 4 GiB.
-const SMALL: u64 = 16 << 20;

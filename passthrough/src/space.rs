@@ -13,8 +13,8 @@ use kvm_bindings::{
 use kvm_ioctls::DeviceFd;
 use pellucid_partition::{Bdf, GuestMemory, MemorySubscriber, Region, Subscription};
 
-use crate::assigned::Guest;
 use crate::error::{AssignError, BindError};
+use crate::guest::Guest;
 use crate::sys::{Container, Group, VfioDevice};
 
 /// An I/O address space. Empty of memory until a device is assigned.

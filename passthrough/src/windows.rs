@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use pellucid_partition::{Access, Bdf, BusRange, GuestAddress, Mapping, MmioHandler, PioHandler, Slot};
 
-use crate::assigned::Guest;
 use crate::bars::{BarShape, Open, range_name};
 use crate::error::AssignError;
+use crate::guest::Guest;
 use crate::inventory::BarKind;
 use crate::messages::Messages;
 use crate::msix::{Geometry, Part};

@@ -1,4 +1,5 @@
 //! An NVMe controller from its host driver to a guest and back: DMA, a doorbell in mapped memory, an MSI-X interrupt.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 #[path = "scene/mod.rs"]
 mod scene;

@@ -6,20 +6,21 @@ use crate::config::{ConfigTable, Register, SIZE, Source};
 
 /// What a table is made from.
 #[derive(Debug, Clone)]
-pub(crate) struct Origin<'a> {
+pub struct ConfigOrigin<'a> {
     /// The device's configuration space as read, 256 or 4,096 bytes.
-    pub(crate) space: &'a [u8],
+    pub space: &'a [u8],
     /// Its base address registers, with the addresses that the guest begins with.
-    pub(crate) bars: &'a [BarShape],
+    pub bars: &'a [BarShape],
     /// Whether the guest can be given its level-triggered line.
-    pub(crate) intx: bool,
+    pub intx: bool,
     /// The interrupt line register that firmware would have written.
-    pub(crate) line: u8,
+    pub line: u8,
 }
 
 impl ConfigTable {
     /// A table for this device.
-    pub(crate) fn new(origin: &Origin<'_>) -> ConfigTable {
+    #[must_use]
+    pub fn new(origin: &ConfigOrigin<'_>) -> ConfigTable {
         let mut space = [0; SIZE];
         let length = origin.space.len().min(SIZE);
         space[..length].copy_from_slice(&origin.space[..length]);
@@ -40,7 +41,7 @@ impl ConfigTable {
     }
 
     /// Offsets 0x00 to 0x3f (PCI 3.0, 6.1) but the BARs.
-    fn header(&mut self, origin: &Origin<'_>) {
+    fn header(&mut self, origin: &ConfigOrigin<'_>) {
         self.fix(0x00, 4);
         self.fix(0x08, 4);
         self.fix(0x0e, 1);

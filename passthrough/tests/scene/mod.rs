@@ -1,4 +1,10 @@
 //! Shared by the tests on real devices: a guest without an operating system, whose one CPU pokes and peeks memory.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "each test uses its part, and ends where the host fails it"
+)]
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -1,0 +1,92 @@
+//! Why a function could not be wired to a guest, or placed in it.
+
+use std::io;
+
+use pellucid_partition::{Bdf, BusError, InterruptError, MemoryError, VmError};
+
+/// A function could not be wired to a guest.
+#[derive(Debug, thiserror::Error)]
+pub enum AssignError {
+    /// The IOMMU's address ranges do not hold the guest's memory.
+    #[error(
+        "guest memory {start:#x}..{end:#x} is outside what this IOMMU maps ({accepted}); give the guest less memory"
+    )]
+    OutsideIommu {
+        /// First byte.
+        start: u64,
+        /// Byte behind the last.
+        end: u64,
+        /// The ranges that would do.
+        accepted: String,
+    },
+    /// Too few mappings left.
+    #[error(
+        "the IOMMU has {available} mappings left and {wanted} are needed; raise vfio_iommu_type1.dma_entry_limit"
+    )]
+    TooManyMappings {
+        /// How many are left.
+        available: u32,
+        /// How many are needed.
+        wanted: usize,
+    },
+    /// The guest's memory was not mapped.
+    #[error("guest memory cannot be mapped for DMA: {0}")]
+    Memory(#[from] MemoryError),
+    /// Access to the device failed.
+    #[error("device {device}: {act}: {source}")]
+    Device {
+        /// The function.
+        device: Bdf,
+        /// What was being done.
+        act: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A range is taken.
+    #[error("device {device}: {source}")]
+    Bus {
+        /// The function.
+        device: Bdf,
+        /// Which range, and by whom.
+        source: BusError,
+    },
+    /// KVM refused a mapping.
+    #[error("device {device}: {source}")]
+    Vm {
+        /// The function.
+        device: Bdf,
+        /// What KVM said.
+        source: VmError,
+    },
+    /// KVM refused an interrupt.
+    #[error("device {device}: {source}")]
+    Interrupt {
+        /// The function.
+        device: Bdf,
+        /// What KVM said.
+        source: InterruptError,
+    },
+}
+
+/// BARs that find no place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlacementError {
+    /// The window is too small or too full.
+    #[error(
+        "device {device}: BAR {bar} of {size:#x} bytes does not fit the guest's {window} window {start:#x}..{end:#x}; lend fewer devices or a wider address space"
+    )]
+    NoRoom {
+        /// The function.
+        device: Bdf,
+        /// Its register.
+        bar: u8,
+        /// Bytes.
+        size: u64,
+        /// Which window.
+        window: &'static str,
+        /// Its start.
+        start: u64,
+        /// Its end.
+        end: u64,
+    },
+}

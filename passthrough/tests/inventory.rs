@@ -1,0 +1,315 @@
+//! What the survey finds in a host of files, and what may be lent of it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+mod fixture;
+
+use std::path::Path;
+
+use fixture::{Card, Host, NVME, PORT};
+use pellucid_partition::Bdf;
+use pellucid_passthrough::{BarKind, Inventory, NodeState, Refusal, Use};
+
+fn bdf(text: &str) -> Bdf {
+    text.parse().unwrap()
+}
+
+fn refusal(host: &Host) -> Refusal {
+    host.survey().admit(bdf(NVME.bdf)).unwrap_err()
+}
+
+#[test]
+fn a_function_is_described_with_its_port_group_and_registers() {
+    let host = Host::with(&[PORT, NVME]);
+    host.write("sys/bus/pci/slots/7/address", "0000:01:00\n");
+    let inventory = host.survey();
+    let nvme = inventory.function(bdf(NVME.bdf)).unwrap();
+    assert_eq!(
+        (nvme.ids.vendor, nvme.ids.device, nvme.ids.class),
+        (0x1b36, 0x10, 0x01_0802)
+    );
+    assert_eq!(nvme.port(), Some(bdf(PORT.bdf)));
+    assert_eq!(nvme.driver.bound.as_deref(), Some("nvme"));
+    assert_eq!(nvme.driver.only, None);
+    assert_eq!(nvme.slot.as_deref(), Some("7"));
+    assert_eq!(nvme.reset_methods, ["flr", "bus"]);
+    assert_eq!(nvme.group.as_ref().map(|group| group.id), Some(9));
+    let bars: Vec<(u8, u64, u64)> = nvme
+        .bars
+        .iter()
+        .map(|bar| (bar.index, bar.address, bar.size))
+        .collect();
+    assert_eq!(
+        bars,
+        [
+            (0, 0xfe60_0000, 0x4000),
+            (2, 0xc000_0000, 0x100_0000),
+            (4, 0xd000, 0x20)
+        ]
+    );
+    assert_eq!(nvme.bars[0].kind, BarKind::Memory64 { prefetchable: false });
+    assert_eq!(nvme.bars[1].kind, BarKind::Memory32 { prefetchable: true });
+    assert_eq!(nvme.bars[2].kind, BarKind::Io);
+    let port = inventory.function(bdf(PORT.bdf)).unwrap();
+    assert_eq!(
+        port.bridge.map(|bridge| (bridge.secondary, bridge.subordinate)),
+        Some((1, 1))
+    );
+}
+
+#[test]
+fn a_free_function_is_admitted() {
+    let admitted = Host::with(&[PORT, NVME]).survey().admit(bdf(NVME.bdf)).unwrap();
+    assert_eq!(admitted.group(), 9);
+}
+
+#[test]
+fn a_function_that_does_not_exist_is_refused_by_name() {
+    let refusal = refusal(&Host::with(&[PORT]));
+    assert_eq!(
+        refusal,
+        Refusal::NoSuchFunction {
+            device: bdf(NVME.bdf)
+        }
+    );
+    assert!(refusal.to_string().contains("0000:01:00.0") && refusal.to_string().contains("lspci"));
+}
+
+#[test]
+fn a_bridge_is_refused() {
+    let host = Host::with(&[PORT]);
+    assert!(matches!(
+        host.survey().admit(bdf(PORT.bdf)),
+        Err(Refusal::Bridge { class: 0x06_0400, .. })
+    ));
+}
+
+#[test]
+fn without_an_iommu_nothing_is_lent() {
+    let refusal = refusal(&Host::with(&[PORT, Card { group: None, ..NVME }]));
+    assert!(refusal.to_string().contains("intel_iommu=on"), "{refusal}");
+}
+
+#[test]
+fn a_shared_group_names_those_in_the_way_and_only_them() {
+    let sibling = Card {
+        bdf: "0000:01:00.1",
+        class: 0x0c_0330,
+        driver: None,
+        ..NVME
+    };
+    let refusal = refusal(&Host::with(&[
+        Card {
+            group: Some(9),
+            ..PORT
+        },
+        NVME,
+        sibling,
+    ]));
+    let others = vec![bdf("0000:01:00.1")];
+    assert_eq!(
+        refusal,
+        Refusal::SharedGroup {
+            device: bdf(NVME.bdf),
+            group: 9,
+            others
+        }
+    );
+}
+
+#[test]
+fn a_bridge_of_its_group_does_not_block_a_function_unless_a_driver_makes_it_more() {
+    let port = |driver| Card {
+        group: Some(9),
+        driver,
+        ..PORT
+    };
+    assert!(
+        Host::with(&[port(Some("pcieport")), NVME])
+            .survey()
+            .admit(bdf(NVME.bdf))
+            .is_ok()
+    );
+    assert!(
+        Host::with(&[port(None), NVME])
+            .survey()
+            .admit(bdf(NVME.bdf))
+            .is_ok()
+    );
+    assert!(matches!(
+        refusal(&Host::with(&[port(Some("odd")), NVME])),
+        Refusal::SharedGroup { .. }
+    ));
+    let host_bridge = Card {
+        bdf: "0000:00:00.0",
+        class: 0x06_0000,
+        header: 0,
+        group: Some(9),
+        driver: None,
+        parents: &[],
+    };
+    assert!(matches!(
+        refusal(&Host::with(&[PORT, host_bridge, NVME])),
+        Refusal::SharedGroup { .. }
+    ));
+}
+
+fn with_disk() -> Host {
+    let host = Host::with(&[PORT, NVME]);
+    let disk = format!("{}/nvme/nvme0/nvme0n1", Host::place(&NVME));
+    host.block(&disk, "259:0\n");
+    host.block(&format!("{disk}/nvme0n1p2"), "259:2\n");
+    host.write(&format!("{disk}/nvme0n1p2/partition"), "2\n");
+    host
+}
+
+#[test]
+fn a_mounted_partition_is_found_by_its_number() {
+    let host = with_disk();
+    host.write(
+        "proc/self/mountinfo",
+        "30 1 259:2 / /srv/my\\040data rw shared:1 - ext4 /dev/root rw\n",
+    );
+    let device = bdf(NVME.bdf);
+    let (disk, mount_point) = ("nvme0n1p2".to_owned(), "/srv/my data".to_owned());
+    assert_eq!(
+        refusal(&host),
+        Refusal::Mounted {
+            device,
+            disk,
+            mount_point
+        }
+    );
+}
+
+#[test]
+fn a_file_system_without_a_number_of_its_own_is_found_by_its_source() {
+    let host = with_disk();
+    host.write(
+        "proc/self/mountinfo",
+        "30 1 0:44 /root / rw - btrfs /dev/nvme0n1p2 rw\n",
+    );
+    assert!(
+        refusal(&host).to_string().contains("mounted at /;"),
+        "{}",
+        refusal(&host)
+    );
+}
+
+#[test]
+fn a_mount_on_a_logical_volume_is_followed_down_to_the_function() {
+    let host = with_disk();
+    host.block("sys/devices/virtual/block/dm-0", "253:0\n");
+    host.link(
+        "sys/class/block/nvme0n1p2/holders/dm-0",
+        &host.root().join("sys/devices/virtual/block/dm-0"),
+    );
+    host.write(
+        "proc/self/mountinfo",
+        "30 1 253:0 / /var rw - xfs /dev/mapper/vg-var rw\n",
+    );
+    assert!(matches!(refusal(&host), Refusal::Mounted { disk, .. } if disk == "dm-0"));
+}
+
+#[test]
+fn swap_is_found() {
+    let host = with_disk();
+    host.write(
+        "proc/swaps",
+        "Filename Type Size Used Priority\n/dev/nvme0n1p2 partition 1 0 -2\n",
+    );
+    assert!(refusal(&host).to_string().contains("swapoff /dev/nvme0n1p2"));
+}
+
+#[test]
+fn a_disk_behind_a_multipath_head_is_the_same_disk() {
+    let host = Host::with(&[PORT, NVME]);
+    host.block(&format!("{}/nvme/nvme0/nvme0c0n1", Host::place(&NVME)), "259:1\n");
+    host.block(
+        "sys/devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1",
+        "259:0\n",
+    );
+    host.write(
+        "proc/self/mountinfo",
+        "30 1 259:0 / /mnt rw - ext4 /dev/nvme0n1 rw\n",
+    );
+    let nvme = host.survey().function(bdf(NVME.bdf)).unwrap().clone();
+    assert_eq!(
+        nvme.uses,
+        [Use::Mount {
+            device: "nvme0n1".to_owned(),
+            mount_point: "/mnt".to_owned()
+        }]
+    );
+}
+
+#[test]
+fn holders_that_hold_each_other_end() {
+    let host = with_disk();
+    let disk = host.root().join("sys/class/block/nvme0n1");
+    host.link("sys/class/block/nvme0n1p2/holders/nvme0n1", &disk);
+    assert!(host.survey().admit(bdf(NVME.bdf)).is_ok());
+}
+
+#[test]
+fn missing_vfio_is_refused_with_the_module_to_load() {
+    let host = Host::with(&[PORT, NVME]);
+    std::fs::remove_file(host.root().join("dev/vfio/vfio")).unwrap();
+    assert!(refusal(&host).to_string().contains("modprobe vfio_iommu_type1"));
+    std::fs::remove_dir_all(host.root().join("sys/bus/pci/drivers/vfio-pci")).unwrap();
+    assert!(refusal(&host).to_string().contains("`modprobe vfio-pci`"));
+}
+
+#[test]
+fn a_denied_node_is_told_from_a_missing_one() {
+    let mut inventory = Host::with(&[PORT, NVME]).survey();
+    inventory.vfio.container = NodeState::Denied;
+    assert_eq!(
+        inventory.admit(bdf(NVME.bdf)),
+        Err(Refusal::VfioDenied {
+            device: bdf(NVME.bdf)
+        })
+    );
+}
+
+#[test]
+fn the_iommu_width_is_the_narrowest_units() {
+    let host = Host::new();
+    assert_eq!(host.survey().iommu_bits, None);
+    host.write("sys/class/iommu/dmar0/intel-iommu/cap", "d2008c222f0686\n");
+    host.write("sys/class/iommu/dmar1/intel-iommu/cap", "d2008c22260686\n");
+    assert_eq!(host.survey().iommu_bits, Some(39));
+}
+
+#[test]
+fn a_machine_without_pci_has_an_empty_inventory() {
+    let empty = tempfile::tempdir().unwrap();
+    assert_eq!(Inventory::survey_at(empty.path()).unwrap(), Inventory::default());
+    assert!(
+        Inventory::survey_at(Path::new("/nonexistent"))
+            .unwrap()
+            .functions
+            .is_empty()
+    );
+}
+
+#[test]
+fn damaged_attributes_make_a_poorer_description_not_a_failure() {
+    let host = Host::with(&[PORT, NVME]);
+    for (name, text) in [
+        ("resource", "0x1 zz\n\nfoo"),
+        ("class", ""),
+        ("numa_node", "x"),
+        ("config", ""),
+    ] {
+        host.write(&format!("{}/{name}", Host::place(&NVME)), text);
+    }
+    let nvme = host.survey().function(bdf(NVME.bdf)).unwrap().clone();
+    assert!(nvme.bars.is_empty() && nvme.numa_node.is_none() && nvme.bridge.is_none());
+}
+
+#[test]
+fn an_inventory_survives_being_written_and_read() {
+    let inventory = with_disk().survey();
+    let text = serde_json::to_string(&inventory).unwrap();
+    assert_eq!(serde_json::from_str::<Inventory>(&text).unwrap(), inventory);
+}
