@@ -41,9 +41,9 @@ impl Maker {
 
     /// FPU, MSRs and local APIC as firmware would have left them.
     pub(crate) fn reset_units(&self, entry: Entry) -> Result<(), ParkError> {
+        // KVM_SET_FPU does not look at MXCSR, which KVM resets to its default by itself.
         let fpu = kvm_fpu {
             fcw: 0x37f,
-            mxcsr: 0x1f80,
             ..Default::default()
         };
         self.fd.set_fpu(&fpu).map_err(self.state("KVM_SET_FPU"))?;

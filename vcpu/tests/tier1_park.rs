@@ -2,7 +2,9 @@
 
 mod machine;
 
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED};
+use kvm_bindings::{
+    KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED, Msrs, kvm_msr_entry,
+};
 use machine::Machine;
 use pellucid_partition::{Entry, GuestAddress};
 use pellucid_vcpu::{Hypervisor, ParkError, Parked, Topology, VcpuPolicy};
@@ -124,4 +126,71 @@ fn a_real_mode_entry_out_of_reach_names_its_address() {
         .err()
         .unwrap();
     assert!(error.to_string().contains("0x200000"), "{error}");
+}
+
+#[test]
+fn threads_of_a_core_are_told_to_the_guest() {
+    let machine = Machine::new(4, &[]);
+    let policy = VcpuPolicy {
+        topology: Some(Topology::with_threads(4, 2).unwrap()),
+        ..Default::default()
+    };
+    let parked = Parked::create(&machine.partition, FLAT, &policy).unwrap();
+    for vcpu in 0..4 {
+        if leaf(&parked, vcpu, 0, 0).unwrap()[0] >= 0xb {
+            assert_eq!(leaf(&parked, vcpu, 0xb, 0).unwrap(), [1, 2, 0x100, vcpu]);
+            assert_eq!(leaf(&parked, vcpu, 0xb, 1).unwrap(), [2, 4, 0x201, vcpu]);
+        }
+    }
+}
+
+#[test]
+fn every_vcpu_has_write_back_memory_and_a_fresh_fpu() {
+    let machine = Machine::new(2, &[]);
+    let parked = Parked::create(&machine.partition, FLAT, &VcpuPolicy::default()).unwrap();
+    for vcpu in 0..2 {
+        let fd = parked.vcpu(vcpu).unwrap();
+        let ask = [0x2ff, 0x1a0].map(|index| kvm_msr_entry {
+            index,
+            ..Default::default()
+        });
+        let mut msrs = Msrs::from_entries(&ask).unwrap();
+        assert_eq!(fd.get_msrs(&mut msrs).unwrap(), 2);
+        let [mtrr, misc] = msrs.as_slice() else {
+            panic!("two registers")
+        };
+        assert_eq!((mtrr.data, misc.data & 1), (0x806, 1));
+        assert_eq!(fd.get_fpu().unwrap().fcw, 0x37f);
+    }
+}
+
+#[test]
+fn the_linux_entry_lies_in_guest_memory() {
+    let machine = Machine::new(1, &[]);
+    let entry = Entry::Linux64 {
+        rip: GuestAddress(0x100_0200),
+        boot_params: GuestAddress(0x1_0000),
+    };
+    let parked = Parked::create(&machine.partition, entry, &VcpuPolicy::default()).unwrap();
+    let sregs = parked.vcpu(0).unwrap().get_sregs().unwrap();
+    let word = |address| {
+        let mut word = [0; 8];
+        machine
+            .partition
+            .memory()
+            .read(GuestAddress(address), &mut word)
+            .unwrap();
+        u64::from_le_bytes(word)
+    };
+    let pdpt = word(sregs.cr3) & !0xfff;
+    let last = word(word(pdpt + 3 * 8) & !0xfff | 511 * 8);
+    assert_eq!(last, 0xffe0_0083, "the last 2 MiB below 4 GiB");
+    assert_eq!(word(pdpt + 4 * 8), 0);
+    assert_eq!(
+        word(sregs.gdt.base + u64::from(sregs.cs.selector)) >> 53 & 1,
+        1,
+        "a 64-bit code segment"
+    );
+    assert_eq!(parked.vcpu(0).unwrap().get_regs().unwrap().rsi, 0x1_0000);
+    assert!(parked.vcpu(1).is_none());
 }
