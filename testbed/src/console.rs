@@ -4,6 +4,7 @@
 mod error;
 mod plain;
 mod session;
+mod shown;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 pub use error::ConsoleError;
 use plain::Plain;
 pub use session::Answer;
+pub use shown::Shown;
 
 /// A serial console. What arrives is shown as it comes and kept as plain text until it is waited for.
 pub struct Console {
@@ -90,15 +92,26 @@ impl Console {
                 self.unread.drain(..after);
                 // What follows says why.
                 self.absorb(Instant::now() + Duration::from_millis(500));
-                return Err(ConsoleError::GaveUp { awaited, words: LAST_WORDS[index], tail: self.tail() });
+                return Err(ConsoleError::GaveUp {
+                    awaited,
+                    words: LAST_WORDS[index],
+                    tail: self.tail(),
+                });
             }
             match self.receive(end) {
                 Ok(()) => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    return Err(ConsoleError::Late { awaited, limit, tail: self.tail() });
+                    return Err(ConsoleError::Late {
+                        awaited,
+                        limit,
+                        tail: self.tail(),
+                    });
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(ConsoleError::Ended { awaited, tail: self.tail() });
+                    return Err(ConsoleError::Ended {
+                        awaited,
+                        tail: self.tail(),
+                    });
                 }
             }
         }
@@ -109,7 +122,11 @@ impl Console {
         if self.absorb(Instant::now() + limit) {
             return Ok(());
         }
-        Err(ConsoleError::Late { awaited: "the end of the line".into(), limit, tail: self.tail() })
+        Err(ConsoleError::Late {
+            awaited: "the end of the line".into(),
+            limit,
+            tail: self.tail(),
+        })
     }
 
     /// Types `text`, not faster than a serial port takes it in.
@@ -140,7 +157,9 @@ impl Console {
     }
 
     fn receive(&mut self, end: Instant) -> Result<(), RecvTimeoutError> {
-        let bytes = self.arriving.recv_timeout(end.saturating_duration_since(Instant::now()))?;
+        let bytes = self
+            .arriving
+            .recv_timeout(end.saturating_duration_since(Instant::now()))?;
         let old = self.unread.len();
         self.plain.push(&bytes, &mut self.unread);
         self.tail.extend_from_slice(&self.unread[old..]);
@@ -152,9 +171,17 @@ impl Console {
 
 /// The first place in `text` at which one of `words` stands: which one, where it begins and where it ends.
 fn first_of(text: &[u8], words: &[&str]) -> Option<(usize, usize, usize)> {
-    let find = |word: &str| text.windows(word.len()).position(|window| window == word.as_bytes());
-    let places = words.iter().enumerate().filter_map(|(index, word)| Some((index, find(word)?, word.len())));
-    places.min_by_key(|&(_, place, _)| place).map(|(index, place, length)| (index, place, place + length))
+    let find = |word: &str| {
+        text.windows(word.len())
+            .position(|window| window == word.as_bytes())
+    };
+    let places = words
+        .iter()
+        .enumerate()
+        .filter_map(|(index, word)| Some((index, find(word)?, word.len())));
+    places
+        .min_by_key(|&(_, place, _)| place)
+        .map(|(index, place, length)| (index, place, place + length))
 }
 
 /// Drops the beginning of `text` if it is longer than `most` bytes.
@@ -164,8 +191,11 @@ fn keep_end(text: &mut Vec<u8>, most: usize) {
 }
 
 /// What a system says that will never come to a login prompt.
-const LAST_WORDS: [&str; 3] =
-    ["Kernel panic - not syncing", "You are in emergency mode", "Dropping to a shell!"];
+const LAST_WORDS: [&str; 3] = [
+    "Kernel panic - not syncing",
+    "You are in emergency mode",
+    "Dropping to a shell!",
+];
 
 /// A 16550 takes in this many bytes without being served.
 const FIFO: usize = 16;

@@ -66,7 +66,10 @@ mod tests {
 
     #[test]
     fn colours_and_cursor_movements_disappear() {
-        assert_eq!(plain(&[b"\x1b[0;1;31mfailed\x1b[0m \x1b[2J\x1b[01;01Hdone\r\n"]), "failed done\n");
+        assert_eq!(
+            plain(&[b"\x1b[0;1;31mfailed\x1b[0m \x1b[2J\x1b[01;01Hdone\r\n"]),
+            "failed done\n"
+        );
         assert_eq!(plain(&[b"\x1b[?2004hroot@db1:~# \x1b[?2004l"]), "root@db1:~# ");
     }
 
@@ -81,7 +84,11 @@ mod tests {
     fn a_sequence_may_be_cut_anywhere() {
         let whole = b"x\x1b[0;1mbold\x1b]0;t\x1b\\y\x1b(Bz\n";
         for cut in 0..whole.len() {
-            assert_eq!(plain(&[&whole[..cut], &whole[cut..]]), "xboldyz\n", "cut at {cut}");
+            assert_eq!(
+                plain(&[&whole[..cut], &whole[cut..]]),
+                "xboldyz\n",
+                "cut at {cut}"
+            );
         }
     }
 

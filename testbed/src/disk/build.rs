@@ -12,9 +12,9 @@ use super::recipe::Recipe;
 use super::tool::{Tool, copy_sparse};
 use super::{image, sources};
 
-/// A finished disk in the cache. Never booted itself: every use works on a [copy](Disk::copy_to).
+/// A finished disk in the cache. Never booted itself: every use works on a [copy](ServerDisk::copy_to).
 #[derive(Debug, Clone)]
-pub struct Disk {
+pub struct ServerDisk {
     /// The image, raw and sparse.
     pub image: PathBuf,
     /// Where its partitions lie.
@@ -23,16 +23,18 @@ pub struct Disk {
     pub fingerprint: Fingerprint,
 }
 
-impl Disk {
+impl ServerDisk {
     /// The disk that `recipe` describes: from the directory `cache` if it is there, else built now.
     /// `progress` hears what is being done, in a few words at a time.
-    pub fn open(recipe: &Recipe, cache: &Path, progress: &dyn Fn(&str)) -> Result<Disk, DiskError> {
+    pub fn open(recipe: &Recipe, cache: &Path, progress: &dyn Fn(&str)) -> Result<ServerDisk, DiskError> {
         fs::create_dir_all(cache).of(cache)?;
         let home = cache.join(format!("disk-{}", &recipe.digest()[..16]));
         let lock = cache.join("disk.lock");
         // Held until the end of this function: two builders of one disk wait for each other.
         let held = File::create(&lock).of(&lock)?;
-        flock(&held, FlockOperation::LockExclusive).map_err(std::io::Error::from).of(&lock)?;
+        flock(&held, FlockOperation::LockExclusive)
+            .map_err(std::io::Error::from)
+            .of(&lock)?;
         if !home.exists() {
             let scratch = cache.join("disk-unfinished");
             remove_tree(&scratch)?;
@@ -47,9 +49,20 @@ impl Disk {
         let recorded = home.join(RECORD);
         let text = fs::read_to_string(&recorded).of(&recorded)?;
         let mut lines = text.lines().map(str::to_owned);
-        let mut next = || lines.next().ok_or(DiskError::Incomplete { part: recorded.display().to_string() });
-        let fingerprint = Fingerprint { root: next()?, outside_root: next()? };
-        Ok(Disk { image: home.join(IMAGE), layout: recipe.layout.clone(), fingerprint })
+        let mut next = || {
+            lines.next().ok_or(DiskError::Incomplete {
+                part: recorded.display().to_string(),
+            })
+        };
+        let fingerprint = Fingerprint {
+            root: next()?,
+            outside_root: next()?,
+        };
+        Ok(ServerDisk {
+            image: home.join(IMAGE),
+            layout: recipe.layout.clone(),
+            fingerprint,
+        })
     }
 
     /// Copies the image to a file that may be booted and written.
@@ -67,7 +80,13 @@ fn build(recipe: &Recipe, dir: &Path, progress: &dyn Fn(&str)) -> Result<(), Dis
     progress("unpacking the system");
     fs::create_dir(&tree).of(&tree)?;
     Tool::as_root("tar", "tar")
-        .args(["--extract", "--same-permissions", "--numeric-owner", "--exclude=./dev/*", "--directory"])
+        .args([
+            "--extract",
+            "--same-permissions",
+            "--numeric-owner",
+            "--exclude=./dev/*",
+            "--directory",
+        ])
         .args([&tree, Path::new("--file"), &tar])
         .run_quietly()?;
     fs::remove_file(&tar).of(&tar)?;
@@ -79,7 +98,10 @@ fn build(recipe: &Recipe, dir: &Path, progress: &dyn Fn(&str)) -> Result<(), Dis
     let esp = tree.join("boot/efi");
     image::write_esp(&disk, &recipe.layout, &recipe.identity.esp_id, &esp)?;
     // The partition is mounted there; underneath it is an empty directory.
-    Tool::as_root("find", "findutils").args([&esp]).args(["-mindepth", "1", "-delete"]).run_quietly()?;
+    Tool::as_root("find", "findutils")
+        .args([&esp])
+        .args(["-mindepth", "1", "-delete"])
+        .run_quietly()?;
     progress("writing the root file system");
     image::write_root(&disk, &recipe.layout, &recipe.identity, &tree)?;
     remove_tree(&tree)?;
@@ -99,7 +121,10 @@ fn bootstrap(recipe: &Recipe, dir: &Path, tar: &Path, progress: &dyn Fn(&str)) -
         .args(["--variant=minbase", "--format=tar"])
         .args([format!("--include={}", recipe.packages.join(","))])
         .args(APT_OPTIONS)
-        .args([format!("--customize-hook=sh '{}' \"$1\"", script.display()), recipe.suite.clone()])
+        .args([
+            format!("--customize-hook=sh '{}' \"$1\"", script.display()),
+            recipe.suite.clone(),
+        ])
         .args([tar, &list])
         .env("SOURCE_DATE_EPOCH", recipe.epoch.to_string())
         .run(&|line| {
@@ -113,7 +138,11 @@ fn bootstrap(recipe: &Recipe, dir: &Path, tar: &Path, progress: &dyn Fn(&str)) -
 
 /// Removes a directory whose files may belong to other users of a user namespace.
 fn remove_tree(path: &Path) -> Result<(), DiskError> {
-    Tool::as_root("rm", "coreutils").args(["-rf", "--"]).args([path]).run_quietly().map(drop)
+    Tool::as_root("rm", "coreutils")
+        .args(["-rf", "--"])
+        .args([path])
+        .run_quietly()
+        .map(drop)
 }
 
 /// No translations, no manual pages: a server's disk is kept small.

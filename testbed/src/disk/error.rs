@@ -55,6 +55,9 @@ pub(crate) trait Subject<T> {
 
 impl<T> Subject<T> for io::Result<T> {
     fn of(self, path: impl Into<PathBuf>) -> Result<T, DiskError> {
-        self.map_err(|source| DiskError::File { path: path.into(), source })
+        self.map_err(|source| DiskError::File {
+            path: path.into(),
+            source,
+        })
     }
 }

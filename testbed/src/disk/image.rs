@@ -29,7 +29,13 @@ pub fn write_table(image: &Path, layout: &Layout, identity: &Identity) -> Result
     };
     Tool::new("sgdisk", "gdisk")
         .args(["--clear".into(), format!("--disk-guid={}", identity.disk_guid)])
-        .args(partition(1, &layout.esp, "ef00", &identity.esp_guid, "EFI System"))
+        .args(partition(
+            1,
+            &layout.esp,
+            "ef00",
+            &identity.esp_guid,
+            "EFI System",
+        ))
         .args(partition(2, &layout.root, "8304", &identity.root_guid, "root"))
         .args([image])
         .run_quietly()
@@ -47,11 +53,20 @@ pub fn write_esp(image: &Path, layout: &Layout, id: &str, tree: &Path) -> Result
         .args([&part])
         .run_quietly()?;
     let mut entries = fs::read_dir(tree)
-        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>())
+        .and_then(|entries| {
+            entries
+                .map(|entry| entry.map(|entry| entry.path()))
+                .collect::<Result<Vec<_>, _>>()
+        })
         .of(tree)?;
     entries.sort();
     if !entries.is_empty() {
-        Tool::as_root("mcopy", "mtools").args(["-s", "-m", "-i"]).args([&part]).args(entries).args(["::"]).run_quietly()?;
+        Tool::as_root("mcopy", "mtools")
+            .args(["-s", "-m", "-i"])
+            .args([&part])
+            .args(entries)
+            .args(["::"])
+            .run_quietly()?;
     }
     copy_into(&part, image, layout.esp.start)?;
     fs::remove_file(&part).of(part)
@@ -65,7 +80,17 @@ pub fn write_root(image: &Path, layout: &Layout, identity: &Identity, tree: &Pat
     );
     let blocks = (layout.root.end - layout.root.start) / BLOCK;
     Tool::as_root("mkfs.ext4", "e2fsprogs")
-        .args(["-q", "-F", "-b", &BLOCK.to_string(), "-U", &identity.root_uuid, "-E", &extended, "-d"])
+        .args([
+            "-q",
+            "-F",
+            "-b",
+            &BLOCK.to_string(),
+            "-U",
+            &identity.root_uuid,
+            "-E",
+            &extended,
+            "-d",
+        ])
         .args([tree, image])
         .args([blocks.to_string()])
         .run_quietly()
@@ -84,7 +109,10 @@ fn copy_into(part: &Path, image: &Path, offset: u64) -> Result<(), DiskError> {
             return target.sync_data().of(image);
         }
         if chunk[..count].iter().any(|&byte| byte != 0) {
-            target.seek(SeekFrom::Start(place)).and_then(|_| target.write_all(&chunk[..count])).of(image)?;
+            target
+                .seek(SeekFrom::Start(place))
+                .and_then(|_| target.write_all(&chunk[..count]))
+                .of(image)?;
         }
         place += count as u64;
     }

@@ -59,9 +59,18 @@ mod tests {
     #[test]
     fn what_is_outside_the_root_and_the_root_make_the_whole_disk() {
         let layout = Layout::fit(33, 7);
-        let outside: u64 = layout.outside_root().iter().map(|range| range.end - range.start).sum();
+        let outside: u64 = layout
+            .outside_root()
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum();
         assert_eq!(outside + (layout.root.end - layout.root.start), layout.total);
-        assert!(layout.outside_root().iter().all(|range| !range.contains(&layout.root.start)));
+        assert!(
+            layout
+                .outside_root()
+                .iter()
+                .all(|range| !range.contains(&layout.root.start))
+        );
     }
 
     #[test]

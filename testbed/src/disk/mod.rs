@@ -11,8 +11,9 @@ mod recipe;
 mod sources;
 mod tool;
 
-pub use build::Disk;
+pub use build::ServerDisk;
 pub use error::DiskError;
 pub use layout::{Layout, MIB, SECTOR};
 pub use proof::{Fingerprint, digest};
 pub use recipe::{Choices, Identity, Recipe};
+pub use tool::copy_sparse;

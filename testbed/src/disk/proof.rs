@@ -65,7 +65,11 @@ mod tests {
     }
 
     fn tiny() -> Layout {
-        Layout { esp: 4..8, root: 8..14, total: 16 }
+        Layout {
+            esp: 4..8,
+            root: 8..14,
+            total: 16,
+        }
     }
 
     #[test]

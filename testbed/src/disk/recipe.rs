@@ -118,7 +118,8 @@ impl Recipe {
 const FORMAT: &[u8] = b"server disk, 1\n";
 
 /// `debian`, as `openssl passwd -6` writes it.
-const PASSWORD_HASH: &str = "$6$c4Qw8RkT2nLz$.Fvh0089ZwZZtcnf78oDBBgvZoKbeNnO1p0x1dvwSENbBFbyUEjsPvCQWVNWsRUzEeOUH7OTZQNtbh5JSCV4f/";
+const PASSWORD_HASH: &str =
+    "$6$c4Qw8RkT2nLz$.Fvh0089ZwZZtcnf78oDBBgvZoKbeNnO1p0x1dvwSENbBFbyUEjsPvCQWVNWsRUzEeOUH7OTZQNtbh5JSCV4f/";
 
 /// An ordinary server's packages. `pciutils` and `nvme-cli` are there for a person to look around with.
 const PACKAGES: [&str; 24] = [
@@ -175,7 +176,15 @@ mod tests {
     #[test]
     fn every_variable_of_the_script_is_set_before_it() {
         let installer = Recipe::debian12().installer();
-        for name in ["HOST_NAME", "PASSWORD_HASH", "NIC_NAME", "NIC_ADDRESS", "MACHINE_ID", "ROOT_UUID", "ESP_ID"] {
+        for name in [
+            "HOST_NAME",
+            "PASSWORD_HASH",
+            "NIC_NAME",
+            "NIC_ADDRESS",
+            "MACHINE_ID",
+            "ROOT_UUID",
+            "ESP_ID",
+        ] {
             let set = installer.find(&format!("{name}='")).expect("set");
             let used = installer.find(&format!("${name}")).expect("used");
             assert!(set < used, "{name}");

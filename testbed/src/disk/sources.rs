@@ -21,7 +21,9 @@ fn select(known: &str, suite: &str) -> Option<String> {
     let mut lines: Vec<String> = Vec::new();
     for target in known.lines() {
         let fields: Vec<&str> = target.split('|').collect();
-        let [origin, label, codename, uri, component] = fields[..] else { continue };
+        let [origin, label, codename, uri, component] = fields[..] else {
+            continue;
+        };
         if origin != "Debian" || component != "main" {
             continue;
         }
@@ -68,13 +70,23 @@ deb http://a.example/security/ bookworm-security main
     #[test]
     fn a_newer_machine_still_builds_the_release_that_was_asked_for() {
         let known = "Debian|Debian|trixie|http://a.example/debian/|main\n";
-        assert_eq!(select(known, "bookworm").as_deref(), Some("deb http://a.example/debian/ bookworm main\n"));
+        assert_eq!(
+            select(known, "bookworm").as_deref(),
+            Some("deb http://a.example/debian/ bookworm main\n")
+        );
     }
 
     #[test]
     fn a_machine_without_debian_archives_is_told_so() {
-        assert_eq!(select("Ubuntu|Ubuntu|noble|http://u.example/|main\n", "bookworm"), None);
+        assert_eq!(
+            select("Ubuntu|Ubuntu|noble|http://u.example/|main\n", "bookworm"),
+            None
+        );
         assert_eq!(select("", "bookworm"), None);
-        assert!(DiskError::NoSources.to_string().contains("PELLUCID_DEBIAN_MIRROR"));
+        assert!(
+            DiskError::NoSources
+                .to_string()
+                .contains("PELLUCID_DEBIAN_MIRROR")
+        );
     }
 }

@@ -18,7 +18,11 @@ pub(crate) struct Tool {
 impl Tool {
     /// The program `name`, which the Debian package `package` has.
     pub(crate) fn new(name: &'static str, package: &'static str) -> Tool {
-        Tool { name, package, command: Command::new(name) }
+        Tool {
+            name,
+            package,
+            command: Command::new(name),
+        }
     }
 
     /// The same, run as root of a user namespace when the caller is not root, so that a tree of files with
@@ -46,15 +50,25 @@ impl Tool {
     pub(crate) fn run(mut self, line: &dyn Fn(&str)) -> Result<String, DiskError> {
         // The programs of /sbin are not on every user's path.
         let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-        self.command.env("PATH", path).env("LC_ALL", "C").stdin(Stdio::null());
+        self.command
+            .env("PATH", path)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null());
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => {
-                DiskError::ToolMissing { tool: self.name.into(), package: self.package }
-            }
-            _ => DiskError::File { path: self.name.into(), source },
+            io::ErrorKind::NotFound => DiskError::ToolMissing {
+                tool: self.name.into(),
+                package: self.package,
+            },
+            _ => DiskError::File {
+                path: self.name.into(),
+                source,
+            },
         })?;
-        let stdout = child.stdout.take().map(|pipe| std::thread::spawn(move || io::read_to_string(pipe)));
+        let stdout = child
+            .stdout
+            .take()
+            .map(|pipe| std::thread::spawn(move || io::read_to_string(pipe)));
         let mut tail = VecDeque::new();
         if let Some(pipe) = child.stderr.take() {
             for text in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
@@ -73,7 +87,11 @@ impl Tool {
         };
         if !status.success() {
             let tail = tail.make_contiguous().join("\n");
-            return Err(DiskError::ToolFailed { tool: self.name.into(), status, tail });
+            return Err(DiskError::ToolFailed {
+                tool: self.name.into(),
+                status,
+                tail,
+            });
         }
         Ok(output)
     }
@@ -85,9 +103,13 @@ impl Tool {
 }
 
 /// Copies an image, sharing blocks where the file system can and leaving holes where it cannot.
-pub(crate) fn copy_sparse(from: &Path, to: &Path) -> Result<(), DiskError> {
+pub fn copy_sparse(from: &Path, to: &Path) -> Result<(), DiskError> {
     let flags = ["--reflink=auto", "--sparse=always", "--"];
-    Tool::new("cp", "coreutils").args(flags).args([from, to]).run_quietly().map(drop)
+    Tool::new("cp", "coreutils")
+        .args(flags)
+        .args([from, to])
+        .run_quietly()
+        .map(drop)
 }
 
 /// How many lines of a failed tool are quoted.
@@ -99,16 +121,24 @@ mod tests {
 
     #[test]
     fn a_missing_tool_is_named_with_its_package() {
-        let error = Tool::new("no-such-tool", "some-package").run_quietly().expect_err("missing");
+        let error = Tool::new("no-such-tool", "some-package")
+            .run_quietly()
+            .expect_err("missing");
         let text = error.to_string();
-        assert!(text.contains("no-such-tool") && text.contains("some-package"), "{text}");
+        assert!(
+            text.contains("no-such-tool") && text.contains("some-package"),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_failed_tool_is_quoted() {
         let tool = Tool::new("sh", "dash").args(["-c", "echo first >&2; echo last >&2; exit 3"]);
         let text = tool.run_quietly().expect_err("failed").to_string();
-        assert!(text.contains("exit status: 3") && text.contains("first\nlast"), "{text}");
+        assert!(
+            text.contains("exit status: 3") && text.contains("first\nlast"),
+            "{text}"
+        );
     }
 
     #[test]

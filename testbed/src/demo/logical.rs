@@ -1,0 +1,187 @@
+//! The logical server of the demo: the reference VMM in the emulated host, its standard streams the guest's console.
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::error::DemoError;
+use crate::console::{Console, ConsoleError};
+use crate::l1::{Next, Running, Stream};
+use crate::{Fault, Job, L1, L1Error};
+
+/// Where the host's kernel counts the exits of the virtual machine that runs.
+#[derive(Debug, Clone)]
+pub(crate) struct ExitCounter(PathBuf);
+
+/// What a conversation came to.
+type Talked<T> = Result<T, ConsoleError>;
+
+/// The VMM's exit status, unless it could not be ended; what it wrote to standard error; what the conversation came
+/// to, if it is over.
+type Pumped<T> = (Result<Option<i32>, L1Error>, Vec<u8>, Option<Talked<T>>);
+
+/// Runs the reference VMM with `arguments` in the host and lets `talk` talk to its guest until the guest is off.
+/// The VMM has then ended with success.
+pub(crate) fn run<T: Send>(
+    l1: &mut L1,
+    vmm: &Path,
+    arguments: &[&str],
+    copies: Vec<Box<dyn Write + Send>>,
+    talk: impl FnOnce(&mut Console, &ExitCounter) -> Talked<T> + Send,
+) -> Result<T, DemoError> {
+    let counter = ExitCounter(l1.share().join("exits"));
+    let vmm = vmm.to_string_lossy();
+    let words = ["/bin/sh", "-c", WITH_COUNTER, "sh", &vmm]
+        .into_iter()
+        .chain(arguments.iter().copied());
+    let job = Job::new(words).folder("/").guard(GUARD).with_input();
+    let streams = |source| L1Error::io("the console's streams", source);
+    let mut running = l1.start(&job)?;
+    let (near, far) = UnixStream::pair().map_err(streams)?;
+    let keyboard = running
+        .input()
+        .ok_or_else(|| streams(io::ErrorKind::NotConnected.into()))?;
+    let keyboard = keyboard.try_clone().map_err(streams)?;
+
+    let (report, result) = mpsc::channel();
+    let (ended, stderr, talked) = thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut console = Console::over(near, keyboard, copies);
+            let talked = talk(&mut console, &counter);
+            // The receiver outlives the scope.
+            drop(report.send(talked));
+        });
+        let (ended, stderr, talked) = pump(&mut running, far, &result);
+        // With the far end closed the talker comes to an end, whatever it waits for.
+        let talked = talked.or_else(|| result.recv().ok());
+        (ended, stderr, talked)
+    });
+    drop(running);
+    let stderr = String::from_utf8_lossy(&stderr).into_owned();
+    match (ended, talked) {
+        (Err(error), _) => Err(error.into()),
+        (Ok(Some(0)), Some(Ok(value))) => Ok(value),
+        // The VMM's own refusal says more than the silence of its guest.
+        (Ok(Some(status)), Some(Err(ConsoleError::Ended { .. })) | Some(Ok(_)) | None) => {
+            Err(DemoError::Vmm { status, stderr })
+        }
+        (Ok(_), Some(Err(source))) => {
+            let spinning = !l1.answers(Duration::from_secs(20));
+            let fault = spinning.then_some(Fault::Hang { spinning });
+            Err(DemoError::Console {
+                place: "logical server",
+                source,
+                note: stderr,
+                fault,
+            })
+        }
+        (Ok(None), _) => Err(DemoError::Vmm { status: -1, stderr }),
+    }
+}
+
+/// Carries the guest's output to the talker until the VMM ends; a talker that fails ends the VMM.
+fn pump<T>(running: &mut Running<'_>, mut far: UnixStream, result: &mpsc::Receiver<Talked<T>>) -> Pumped<T> {
+    let (mut stderr, mut talked, mut killed) = (Vec::new(), None, None::<Instant>);
+    loop {
+        match running.next(Duration::from_millis(300)) {
+            // A talker that has given up reads no more; the VMM is then ended below.
+            Ok(Next::Output(Stream::Stdout, bytes)) => drop(far.write_all(&bytes)),
+            Ok(Next::Output(Stream::Stderr, bytes)) => stderr.extend(bytes),
+            Ok(Next::Ended(status)) => return (Ok(Some(status)), stderr, talked),
+            Ok(Next::Quiet) => {}
+            Err(error) => return (Err(error), stderr, talked),
+        }
+        talked = talked.or_else(|| result.try_recv().ok());
+        if matches!(talked, Some(Err(_))) && killed.is_none() {
+            killed = Some(Instant::now());
+            if let Err(error) = running.kill() {
+                return (Err(error), stderr, talked);
+            }
+        }
+        if killed.is_some_and(|moment| moment.elapsed() > Duration::from_secs(30)) {
+            return (Ok(None), stderr, talked);
+        }
+    }
+}
+
+impl ExitCounter {
+    /// How many exits the virtual machine has had so far, up to a second ago, all its CPUs together.
+    pub(crate) fn survey(&self) -> Option<u64> {
+        parse_exits(&std::fs::read_to_string(&self.0).ok()?)
+    }
+}
+
+/// The largest number in lines of one number each: the machine with the most exits is the guest, the others are
+/// what a VMM makes for a moment to ask the kernel what it can do.
+fn parse_exits(text: &str) -> Option<u64> {
+    text.lines().filter_map(|line| line.trim().parse().ok()).max()
+}
+
+/// Asks the host whether the controller at `address` is on its own driver again and its disk can be read.
+pub(crate) fn check_returned(l1: &mut L1, address: &str, serial: &str) -> Result<(), DemoError> {
+    let job = Job::new(["/bin/sh", "-c", RETURNED, "sh", address])
+        .folder("/")
+        .guard(Duration::from_secs(60));
+    let outcome = l1.run(&job)?;
+    let found = String::from_utf8_lossy(&outcome.stdout).trim().to_owned();
+    if outcome.status == 0 && found == format!("nvme {serial} readable") {
+        return Ok(());
+    }
+    let stderr = String::from_utf8_lossy(&outcome.stderr);
+    Err(DemoError::NotReturned {
+        found: format!("{found} {}", stderr.trim()),
+    })
+}
+
+/// Runs a VMM and, beside it, copies KVM's own counters to where the other side can read them.
+const WITH_COUNTER: &str = r#"
+rm -f /run/testbed/exits
+while sleep 1; do
+    cat /sys/kernel/debug/kvm/*-*/exits >/run/testbed/exits.new 2>/dev/null && mv /run/testbed/exits.new /run/testbed/exits
+done </dev/null &
+"$@"
+status=$?
+kill $!
+exit $status
+"#;
+
+/// Says which driver a controller has, its serial number, and whether its disk can be read.
+const RETURNED: &str = r#"
+device=/sys/bus/pci/devices/$1
+for try in 1 2 3 4 5 6 7 8 9 10; do
+    for disk in "$device"/nvme/nvme*/nvme*n1; do [ -e "$disk" ] && break 2; done
+    sleep 1
+done
+driver=$(basename "$(readlink "$device/driver")")
+serial=$(cat "$device"/nvme/nvme*/serial | tr -d ' ')
+dd if="/dev/$(basename "$disk")" of=/dev/null bs=1M count=16 status=none && echo "$driver $serial readable"
+"#;
+
+/// A logical server that runs longer than this does not do what the demo asks of it.
+const GUARD: Duration = Duration::from_secs(900);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guest_is_the_machine_with_the_most_exits() {
+        assert_eq!(parse_exits("12\n48213\n"), Some(48213));
+        assert_eq!(parse_exits(""), None);
+        assert_eq!(parse_exits("no counters\n"), None);
+    }
+
+    #[test]
+    fn the_scripts_are_valid_shell() {
+        for script in [WITH_COUNTER, RETURNED] {
+            let status = std::process::Command::new("sh")
+                .args(["-n", "-c", script])
+                .status()
+                .expect("sh");
+            assert!(status.success(), "{script}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The two kinds of boot, each with the same conversation at the serial console.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::Demo;
+use super::error::DemoError;
+use super::logical;
+use super::questions::Findings;
+use crate::Fault;
+use crate::L1;
+use crate::console::{Console, ConsoleError};
+use crate::physical::PhysicalServer;
+
+/// What one boot brought.
+#[derive(Debug)]
+pub(crate) struct Boot {
+    /// What the system said.
+    pub(crate) findings: Findings,
+    /// Exits per CPU of a logical server.
+    pub(crate) exits: Option<u64>,
+}
+
+impl Demo {
+    /// Boots `disk` by the physical server's firmware, asks, types `last` and powers off.
+    pub(crate) fn physical(&self, disk: &Path, last: Option<&str>) -> Result<Boot, DemoError> {
+        let (server, mut console) = PhysicalServer::switch_on(&self.testbed, disk, self.copies("physical"))?;
+        let talk = |console: &mut Console| {
+            self.log_in(console)?;
+            let findings = Findings::survey(console)?;
+            if let Some(command) = last {
+                console.ask(command, Duration::from_secs(60))?;
+            }
+            console.power_off()?;
+            Ok(findings)
+        };
+        let findings = talk(&mut console).map_err(|source| {
+            // Nothing of this project runs there, so silence is the emulator's.
+            let late = matches!(source, ConsoleError::Late { .. }).then_some(Fault::Hang { spinning: false });
+            let fault = server.fault().or(late);
+            DemoError::Console {
+                place: "physical server",
+                source,
+                note: String::new(),
+                fault,
+            }
+        })?;
+        server.wait_until_off(POWER_OFF)?;
+        Ok(Boot {
+            findings,
+            exits: None,
+        })
+    }
+
+    /// Boots the physical server as a host, and in it `disk` as a logical server; asks and powers off.
+    pub(crate) fn logical(&self, disk: &Path) -> Result<Boot, DemoError> {
+        let mut host = L1::boot(&self.testbed, &PhysicalServer::machine(disk))?;
+        let boot = logical::run(
+            &mut host,
+            &self.vmm,
+            &ARGUMENTS,
+            self.copies("logical"),
+            |console, counter| {
+                self.log_in(console)?;
+                let findings = Findings::survey(console)?;
+                let exits = counter.survey().map(|count| count / CPUS);
+                console.power_off()?;
+                console.wait_for_end(POWER_OFF)?;
+                Ok(Boot { findings, exits })
+            },
+        )?;
+        logical::check_returned(&mut host, CONTROLLER, &boot.findings.serial)?;
+        host.power_off()?;
+        Ok(boot)
+    }
+
+    fn log_in(&self, console: &mut Console) -> Result<(), ConsoleError> {
+        console.log_in("root", &self.recipe.choices.password, LOGIN)
+    }
+}
+
+const CONTROLLER: &str = "0000:01:00.0";
+const CPUS: u64 = 2;
+
+/// The command line of the demo's logical server.
+const ARGUMENTS: [&str; 11] = [
+    "run",
+    "--name",
+    "db1",
+    "--cpus",
+    "2",
+    "--memory",
+    "1G",
+    "--boot-disk",
+    "/dev/nvme0n1",
+    "--device",
+    CONTROLLER,
+];
+
+/// From power on to the login prompt.
+const LOGIN: Duration = Duration::from_secs(300);
+/// From the command to the power being off.
+const POWER_OFF: Duration = Duration::from_secs(120);

@@ -1,0 +1,193 @@
+//! The demo's result as a table: one column per boot, one row per finding, every row that should be the same and
+//! is not marked.
+
+use super::questions::Findings;
+
+/// A row of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Row {
+    name: &'static str,
+    cells: Vec<String>,
+    held: Option<bool>,
+}
+
+impl Row {
+    /// A row that only informs.
+    pub(crate) fn told(name: &'static str, cells: impl IntoIterator<Item = String>) -> Row {
+        Row {
+            name,
+            cells: cells.into_iter().collect(),
+            held: None,
+        }
+    }
+
+    /// A row whose cells must be equal and not empty.
+    pub(crate) fn same(name: &'static str, cells: impl IntoIterator<Item = String>) -> Row {
+        let cells: Vec<String> = cells.into_iter().collect();
+        let held = cells.iter().all(|cell| *cell == cells[0] && !cell.is_empty());
+        Row {
+            name,
+            cells,
+            held: Some(held),
+        }
+    }
+
+    /// A row that holds or does not.
+    pub(crate) fn judged(name: &'static str, cells: impl IntoIterator<Item = String>, held: bool) -> Row {
+        Row {
+            name,
+            cells: cells.into_iter().collect(),
+            held: Some(held),
+        }
+    }
+
+    /// Whether the row is as it should be.
+    pub(crate) fn held(&self) -> bool {
+        self.held != Some(false)
+    }
+}
+
+/// The rows that compare what was found at each boot. `exits` are those of the second boot, the logical server's,
+/// per CPU.
+pub(crate) fn compare(boots: &[Findings], exits: Option<u64>) -> Vec<Row> {
+    let cells = |cell: &dyn Fn(&Findings) -> String| boots.iter().map(cell).collect::<Vec<_>>();
+    let failed = cells(&|found| list(&found.failed));
+    let none_failed = boots.iter().all(|found| found.failed.is_empty());
+    let exits = exits.map_or("unknown".to_owned(), |count| count.to_string());
+    let exits: Vec<String> = (0..boots.len())
+        .map(|index| if index == 1 { exits.clone() } else { "-".into() })
+        .collect();
+    vec![
+        Row::same("kernel", cells(&|found| found.kernel.clone())),
+        Row::same("CPUs", cells(&|found| found.cpus.clone())),
+        Row::told("init after, s", cells(&|found| found.init.clone())),
+        Row::told("boot complete after, s", cells(&|found| found.boot.clone())),
+        Row::same("root device, UUID", cells(&|found| found.root.clone())),
+        Row::same("its NVMe serial", cells(&|found| found.serial.clone())),
+        Row::same("its controller", cells(&|found| found.controller.clone())),
+        Row::same("behind port", cells(&|found| found.parent.clone())),
+        Row::told("network", cells(&|found| list(&found.nics))),
+        Row::judged("failed units", failed, none_failed),
+        Row::told("exits per vCPU", exits),
+    ]
+}
+
+/// Renders rows under `titles`, columns aligned, the verdict of each row behind it.
+pub(crate) fn render(titles: &[&str], rows: &[Row]) -> String {
+    let head = Row::told("", titles.iter().map(|&title| title.to_owned()));
+    let lines: Vec<&Row> = std::iter::once(&head).chain(rows).collect();
+    let columns = lines.iter().map(|row| row.cells.len()).max().unwrap_or(0);
+    let name = lines
+        .iter()
+        .map(|row| row.name.chars().count())
+        .max()
+        .unwrap_or(0);
+    let width = |column: usize| {
+        lines
+            .iter()
+            .filter_map(|row| row.cells.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let mut text = String::new();
+    for row in &lines {
+        let mut line = format!("{:name$}", row.name);
+        for column in 0..columns {
+            let cell = row.cells.get(column).map_or("", String::as_str);
+            line.push_str(&format!("  {cell:width$}", width = width(column)));
+        }
+        line.push_str(match row.held {
+            Some(true) => "  same",
+            Some(false) => "  DIFFERS",
+            None => "",
+        });
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn list(items: &[String]) -> String {
+    if items.is_empty() {
+        "none".into()
+    } else {
+        items.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found() -> Findings {
+        Findings {
+            kernel: "6.1.0".into(),
+            cpus: "2".into(),
+            root: "/dev/nvme0n1p2 b2d4".into(),
+            serial: "S1".into(),
+            controller: "0000:01:00.0".into(),
+            parent: "0000:00:02.0".into(),
+            ..Findings::default()
+        }
+    }
+
+    #[test]
+    fn equal_boots_hold_in_every_row() {
+        let rows = compare(&[found(), found(), found()], Some(1234));
+        assert!(rows.iter().all(Row::held));
+        let text = render(&["physical", "logical", "physical again"], &rows);
+        let kernel = text
+            .lines()
+            .find(|line| line.starts_with("kernel"))
+            .expect("kernel");
+        assert!(kernel.ends_with("same"), "{kernel}");
+        let exits = text
+            .lines()
+            .find(|line| line.starts_with("exits"))
+            .expect("exits");
+        assert!(exits.contains("1234") && !exits.contains("same"), "{exits}");
+    }
+
+    #[test]
+    fn each_difference_is_marked_in_its_own_row() {
+        let moved = Findings {
+            controller: "0000:00:04.0".into(),
+            ..found()
+        };
+        let rows = compare(&[found(), moved, found()], None);
+        let text = render(&["a", "b", "c"], &rows);
+        let marked: Vec<&str> = text.lines().filter(|line| line.ends_with("DIFFERS")).collect();
+        assert_eq!(marked.len(), 1, "{text}");
+        assert!(marked[0].starts_with("its controller"), "{text}");
+    }
+
+    #[test]
+    fn a_failed_unit_is_named_and_fails_its_row() {
+        let broken = Findings {
+            failed: vec!["nginx.service".into()],
+            ..found()
+        };
+        let rows = compare(&[found(), broken, found()], None);
+        let failed: Vec<&Row> = rows.iter().filter(|row| !row.held()).collect();
+        assert_eq!(failed.len(), 1);
+        assert!(failed[0].cells.contains(&"nginx.service".into()));
+    }
+
+    #[test]
+    fn answers_that_are_all_missing_do_not_count_as_the_same() {
+        assert!(!Row::same("x", [String::new(), String::new()]).held());
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [
+            Row::told("a", ["1".into(), "22".into()]),
+            Row::told("bb", ["333".into(), "4".into()]),
+        ];
+        assert_eq!(
+            render(&["x", "y"], &rows),
+            "    x    y\na   1    22\nbb  333  4\n"
+        );
+    }
+}
