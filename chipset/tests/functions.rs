@@ -108,6 +108,7 @@ fn a_root_port_shows_the_hosts_identity_and_windows() {
     );
     assert_eq!(read32(&port, 0x0c) >> 16, 0x01);
     assert_eq!(read32(&port, 0x18), 0x0004_0100);
+    assert_eq!(read16(&port, 0x04), 0x0007, "on, as firmware leaves it");
     assert_eq!(read16(&port, 0x1c), 0x3020);
     assert_eq!(read32(&port, 0x20), 0xc020_c010);
     assert_eq!(
@@ -154,6 +155,7 @@ fn a_root_port_shows_its_slot_and_its_link() {
 fn closed_windows_read_as_closed_and_can_be_opened() {
     let port = RootPort::new(&specs::onboard()).unwrap();
     let (io, memory) = (read16(&port, 0x1c), read32(&port, 0x20));
+    assert_eq!(read16(&port, 0x04), 0x0004, "nothing to decode");
     assert!(io & 0xf0 > io >> 8, "I/O base above limit");
     assert!(memory & 0xffff > memory >> 16);
     // pci_read_bridge_windows() probes by writing.

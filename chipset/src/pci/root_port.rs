@@ -70,6 +70,7 @@ impl std::fmt::Debug for RootPort {
 fn header_type_1(space: Space, spec: &RootPortSpec) -> Space {
     let [prefetchable, upper_base, upper_limit] = spec.windows.prefetchable_registers();
     space
+        .with_u16(COMMAND, command(spec))
         .writable(COMMAND, 0x0547)
         .with_u16(STATUS, 0x0010)
         .clearable(STATUS, 0xf900)
@@ -91,6 +92,13 @@ fn header_type_1(space: Space, spec: &RootPortSpec) -> Space {
         .with_u8(CAPABILITIES, EXPRESS as u8)
         .writable(INTERRUPT, 0x00ff)
         .writable(BRIDGE_CONTROL, 0x005f)
+}
+
+/// As firmware leaves it: bus mastering, and what the windows that are open need.
+fn command(spec: &RootPortSpec) -> u16 {
+    let windows = &spec.windows;
+    let memory = !windows.memory.is_empty() || !windows.prefetchable.is_empty();
+    BUS_MASTER | u16::from(memory) << 1 | u16::from(!windows.io.is_empty())
 }
 
 /// PCI Express (base 5.0, section 7.5.3), power management, MSI.
@@ -155,6 +163,7 @@ fn subsystem(space: Space, spec: &RootPortSpec) -> Space {
         .with_u32(SUBSYSTEM + 4, u32::from(device) << 16 | u32::from(vendor))
 }
 
+const BUS_MASTER: u16 = 0x0004;
 const CLASS_BRIDGE: u32 = 0x06_0400;
 const COMMAND: u16 = 0x04;
 const STATUS: u16 = 0x06;
