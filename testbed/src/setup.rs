@@ -64,6 +64,22 @@ impl Testbed {
         guest::ready(&self.cache, &self.kernel)
     }
 
+    /// What tests and commands in the machine are told: that it is the testbed, which
+    /// guest to boot and which emulator to compare with.
+    ///
+    /// # Errors
+    /// The guest's initramfs cannot be built.
+    pub fn variables(&self) -> Result<Vec<(&'static str, String)>, SetupError> {
+        let guest = self.guest()?;
+        let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+        Ok(vec![
+            ("PELLUCID_TESTBED", "1".to_owned()),
+            ("PELLUCID_KERNEL", text(&guest.kernel)),
+            ("PELLUCID_INITRD", text(&guest.initrd)),
+            ("PELLUCID_QEMU", text(&self.emulator.program)),
+        ])
+    }
+
     /// The machine that tests get unless they ask for another.
     pub fn standard_machine(&self) -> Machine {
         Machine::standard()

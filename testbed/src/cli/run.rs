@@ -43,7 +43,9 @@ impl Run {
         let machine = self.machine.machine();
         let mut l1 = booted(&testbed, &machine, progress)?;
         let mut job = Job::new(&self.command).guard(self.machine.guard());
-        job = job.variable("PELLUCID_TESTBED", "1");
+        for (name, value) in testbed.variables()? {
+            job = job.variable(name, value);
+        }
         if !self.no_input {
             job = job.with_input();
         }
@@ -74,7 +76,10 @@ impl Shell {
         let (rows, columns) = size.unwrap_or((24, 80));
         let start = format!("stty rows {rows} cols {columns}; exec ${{SHELL:-sh}} -i");
         let job = Job::new(["sh", "-c", &start]).guard(Duration::from_secs(7 * 86_400));
-        let job = job.variable("PELLUCID_TESTBED", "1").on_terminal();
+        let mut job = job.on_terminal();
+        for (name, value) in testbed.variables()? {
+            job = job.variable(name, value);
+        }
         let terminal = l1.terminal()?;
         let mut output = terminal.try_clone()?;
         let mut running = l1.start(&job)?;

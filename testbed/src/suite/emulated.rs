@@ -18,10 +18,13 @@ pub(crate) fn run_all(
     table: &mut Table,
     progress: Progress,
 ) {
-    let variables = match variables(testbed, built) {
+    let mut variables = match testbed.variables() {
         Ok(variables) => variables,
         Err(error) => return table.refuse("tiers 1 and 2 did not run", &error.to_string(), suite.strict),
     };
+    if let Some(vmm) = &built.vmm {
+        variables.push(("PELLUCID_VMM", vmm.to_string_lossy().into_owned()));
+    }
     let mut session = Session {
         suite,
         testbed,
@@ -123,19 +126,6 @@ impl Session<'_> {
         let _step = self.progress.step(format!("booting {}", title(wish)));
         L1::boot(self.testbed, &machine(wish))
     }
-}
-
-fn variables(testbed: &Testbed, built: &Built) -> Result<Vec<(&'static str, String)>, crate::SetupError> {
-    let guest = testbed.guest()?;
-    let mut variables = vec![
-        ("PELLUCID_TESTBED", "1".to_owned()),
-        ("PELLUCID_KERNEL", guest.kernel.to_string_lossy().into_owned()),
-        ("PELLUCID_INITRD", guest.initrd.to_string_lossy().into_owned()),
-    ];
-    if let Some(vmm) = &built.vmm {
-        variables.push(("PELLUCID_VMM", vmm.to_string_lossy().into_owned()));
-    }
-    Ok(variables)
 }
 
 /// `tier2_map_48` wants an IOMMU of 48 bits, `tier2_vf_igb` a network card with SR-IOV.
