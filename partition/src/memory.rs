@@ -71,7 +71,8 @@ impl GuestMemory {
             let size = range.end - range.start;
             let map_error = |source: Box<dyn Error + Send + Sync>| MemoryError::Map { size, source };
             let part_of_file = FileOffset::from_arc(Arc::clone(&file), offset);
-            let mapping = RamMapping::of(&part_of_file, size as usize).map_err(|e| map_error(e.into()))?;
+            let mapping =
+                RamMapping::of(&part_of_file, size as usize, pages).map_err(|e| map_error(e.into()))?;
             let (mapping, guest) = (Arc::new(mapping), GuestAddress(range.start));
             parts.push(RamRegion::new(guest, part_of_file, Arc::clone(&mapping)));
             let host = HostAddress(mapping.as_ptr() as u64);

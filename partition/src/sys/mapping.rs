@@ -10,7 +10,7 @@ use crate::address::HostAddress;
 
 /// Host memory that KVM may be given: it stays mapped, at one place, as long as the value lives.
 ///
-/// Sealed: implemented here only, by the two types that own their mapping.
+/// Sealed: implemented in `sys` only, by the types that own their mapping.
 pub trait Backing: sealed::Sealed + Send + Sync {
     /// Where it starts in this process.
     fn host(&self) -> HostAddress;

@@ -14,8 +14,9 @@ use vm_memory::{
 
 use super::mapping::{Backing, sealed};
 use crate::address::HostAddress;
+use crate::plan::PageSize;
 
-/// A part of a memory file, mapped shared at a multiple of 2 MiB.
+/// A part of a memory file, mapped shared at a multiple of 2 MiB, or of its page size if that is larger.
 ///
 /// A processor can map 2 MiB at once only where guest, host and file address agree modulo 2 MiB, and the kernel does not
 /// align shared memory by itself.
@@ -31,29 +32,26 @@ unsafe impl Send for RamMapping {}
 unsafe impl Sync for RamMapping {}
 
 impl RamMapping {
-    /// Maps `size` bytes of `part`, both whole pages.
+    /// Maps `size` bytes of `part`, both whole `pages`, where those can lie: hugetlb takes no other place for its own.
     ///
     /// Without `MAP_NORESERVE`, so that huge pages which are not there are refused here and are no SIGBUS later.
-    pub(crate) fn of(part: &FileOffset, size: usize) -> io::Result<Self> {
-        let span = size.checked_add(ALIGNMENT).ok_or(io::ErrorKind::InvalidInput)?;
+    pub(crate) fn of(part: &FileOffset, size: usize, pages: PageSize) -> io::Result<Self> {
+        let alignment = usize::try_from(pages.bytes().max(HUGE_PAGE)).unwrap_or(usize::MAX);
+        let span = size.checked_add(alignment).ok_or(io::ErrorKind::InvalidInput)?;
         let (none, anywhere) = (ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE);
         // SAFETY: a null hint replaces nothing, and a reservation without access gives none.
         let reserved = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), span, none, anywhere) }?;
-        let lead = reserved.align_offset(ALIGNMENT);
+        let lead = reserved.align_offset(alignment);
         let aligned = reserved.wrapping_byte_add(lead);
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let fixed = MapFlags::SHARED | MapFlags::FIXED;
         // SAFETY: the fixed range lies inside the reservation made above, so only that is replaced.
         let mapped =
             unsafe { rustix::mm::mmap(aligned, size, access, fixed, part.file().as_fd(), part.start()) };
-        let tail = aligned.wrapping_byte_add(size);
-        match mapped {
-            Ok(_) => {
-                give_up(reserved, lead);
-                give_up(tail, ALIGNMENT - lead);
-            }
-            Err(_) => give_up(reserved, span),
-        }
+        // Around the range the reservation is surely ours still. Inside it, a refused mapping may have left a hole that
+        // another thread has used since, so then that part stays as it is: address space only.
+        give_up(reserved, lead);
+        give_up(aligned.wrapping_byte_add(size), alignment - lead);
         let start = NonNull::new(mapped?.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
         Ok(Self { start, size })
     }
@@ -155,28 +153,38 @@ fn give_up(start: *mut std::ffi::c_void, size: usize) {
     }
 }
 
-const ALIGNMENT: usize = 2 << 20;
+/// What one entry of a page directory maps.
+const HUGE_PAGE: u64 = 2 << 20;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_mapping_begins_where_a_huge_page_can() {
+    fn every_mapping_begins_where_its_pages_can() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(6 << 20).unwrap();
         let part = FileOffset::new(file, 2 << 20);
-        let mappings: Vec<_> = (0..8).map(|_| RamMapping::of(&part, 4 << 20).unwrap()).collect();
-        assert!(
-            mappings
-                .iter()
-                .all(|mapping| (mapping.as_ptr() as usize).is_multiple_of(ALIGNMENT))
-        );
+        for (pages, alignment) in [
+            (PageSize::Size4K, 2 << 20),
+            (PageSize::Size2M, 2 << 20),
+            (PageSize::Size1G, 1 << 30),
+        ] {
+            let mappings: Vec<_> = (0..8)
+                .map(|_| RamMapping::of(&part, 4 << 20, pages).unwrap())
+                .collect();
+            let begins = |mapping: &RamMapping| mapping.as_ptr() as usize;
+            assert!(
+                mappings
+                    .iter()
+                    .all(|mapping| begins(mapping).is_multiple_of(alignment))
+            );
+        }
     }
 
     #[test]
     fn a_size_that_wraps_is_refused() {
         let part = FileOffset::new(tempfile::tempfile().unwrap(), 0);
-        assert!(RamMapping::of(&part, usize::MAX - 4095).is_err());
+        assert!(RamMapping::of(&part, usize::MAX - 4095, PageSize::Size4K).is_err());
     }
 }

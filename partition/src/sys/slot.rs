@@ -38,8 +38,8 @@ impl Slot {
             memory_size: backing.size(),
             userspace_addr: backing.host().0,
         };
-        // SAFETY: `Backing` is sealed, so address and size are a live mapping that `backing` owns; the value made here
-        // keeps it until KVM has deleted the slot, and for ever if KVM refuses that.
+        // SAFETY: `Backing` is sealed in `sys`, so address and size are a live mapping that `backing` owns; the value made
+        // here keeps it until KVM has deleted the slot, and for ever if KVM refuses that.
         unsafe { vm.fd().set_user_memory_region(region) }?;
         Ok(Self {
             vm: Arc::clone(vm),
