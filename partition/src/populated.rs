@@ -12,6 +12,7 @@ use crate::memory::{GuestMemory, MemorySubscriber, Region, Subscription};
 use crate::plan::{PageSize, Plan};
 use crate::reserved::Reserved;
 use crate::sys::pages::{Advice, advise, bind};
+use crate::sys::ram::RamMapping;
 use crate::sys::slot::Slot;
 use crate::vm::{Access, Vm};
 
@@ -236,14 +237,26 @@ impl Work<'_> {
 
     fn fault_in(&self, chunk: &Chunk<'_>) -> std::io::Result<()> {
         let (mapping, offset, size) = (&chunk.region.mapping, chunk.offset as usize, chunk.size as usize);
-        if self.collapse.load(Ordering::Relaxed) && advise(mapping, offset, size, Advice::Collapse).is_err() {
+        if self.collapse.load(Ordering::Relaxed) && make_huge(mapping, offset, size).is_err() {
             self.collapse.store(false, Ordering::Relaxed);
         }
-        loop {
-            match advise(mapping, offset, size, Advice::PopulateWrite) {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
+        populate_pages(mapping, offset, size)
+    }
+}
+
+/// Faults in a page of every 2 MiB, which the kernel wants to see before it puts a huge page in the place of all 512.
+fn make_huge(mapping: &RamMapping, offset: usize, size: usize) -> std::io::Result<()> {
+    for place in (offset..offset + size).step_by(HUGE) {
+        populate_pages(mapping, place, PageSize::Size4K.bytes() as usize)?;
+    }
+    advise(mapping, offset, size, Advice::Collapse)
+}
+
+fn populate_pages(mapping: &RamMapping, offset: usize, size: usize) -> std::io::Result<()> {
+    loop {
+        match advise(mapping, offset, size, Advice::PopulateWrite) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            other => return other,
         }
     }
 }
@@ -264,3 +277,5 @@ fn chunks(regions: &[Region]) -> Vec<Chunk<'_>> {
 
 /// One worker's piece: large enough for a 1 GiB page to be one, small enough for progress to be seen.
 const CHUNK: u64 = 64 << 20;
+/// What one entry of a second-level page table maps on x86-64.
+const HUGE: usize = 2 << 20;
