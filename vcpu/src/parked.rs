@@ -30,6 +30,14 @@ pub struct VcpuPolicy {
 }
 
 /// vCPUs that have been made and have not run.
+///
+/// They run once, and are not parked any more:
+/// ```compile_fail,E0382
+/// # fn run_twice(parked: pellucid_vcpu::Parked) {
+/// let running = parked.run(|_| {});
+/// let registers = parked.vcpu(0);
+/// # }
+/// ```
 #[must_use = "parked vCPUs do nothing until they run"]
 pub struct Parked {
     // Teardown order: the vCPUs, the memory and the VM underneath.

@@ -16,6 +16,15 @@ use crate::stopped::{Stopped, StoppedVcpu};
 use crate::sys::kick;
 
 /// vCPUs at work.
+///
+/// What was stopped does not run again:
+/// ```compile_fail,E0382
+/// # fn stopped_twice(running: pellucid_vcpu::Running) {
+/// let timeout = std::time::Duration::from_secs(1);
+/// let stopped = running.stop(timeout);
+/// let again = running.stop(timeout);
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "dropping it stops the vCPUs"]
 pub struct Running {
