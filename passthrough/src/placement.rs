@@ -63,6 +63,15 @@ impl Placement {
         for function in functions {
             groups.entry(function.port()).or_default().push(function);
         }
+        let mut units = Vec::new();
+        for (port, members) in groups {
+            let wanted = wanted(windows, port.is_some(), &members);
+            match port {
+                Some(_) => units.push((port, wanted)),
+                // On a root bus no window binds BARs together: each is for itself.
+                None => units.extend(wanted.into_iter().map(|want| (None, vec![want]))),
+            }
+        }
         let mut taken = Taken {
             windows,
             ranges: Vec::new(),
@@ -70,19 +79,9 @@ impl Placement {
         let mut placement = Placement::default();
         let mut moved = Vec::new();
         // Those that keep the host's addresses come first, so that the others fill the gaps.
-        for (port, members) in groups {
-            let wanted = wanted(windows, port.is_some(), &members);
-            let kept: Option<Vec<(Pool, Range<u64>)>> = Pool::ALL
-                .into_iter()
-                .map(|pool| taken.keep(pool, port.is_some(), &wanted))
-                .collect::<Option<Vec<_>>>();
-            match kept {
-                Some(hulls) => {
-                    taken
-                        .ranges
-                        .extend(hulls.iter().map(|(pool, hull)| (pool.is_io(), hull.clone())));
-                    placement.add(port, &wanted, hulls);
-                }
+        for (port, wanted) in units {
+            match taken.keep_all(port.is_some(), &wanted) {
+                Some(hulls) => placement.add(port, &wanted, hulls),
                 None => moved.push((port, wanted)),
             }
         }
@@ -152,6 +151,21 @@ impl Taken<'_> {
             Pool::Prefetchable64 => ("64-bit memory", &self.windows.memory64),
             Pool::Io => ("I/O", &self.windows.io),
         }
+    }
+
+    /// Takes the hulls of all pools at the host's addresses, or none of them.
+    fn keep_all(&mut self, behind_port: bool, wanted: &[Wanted]) -> Option<Vec<(Pool, Range<u64>)>> {
+        let before = self.ranges.len();
+        let mut hulls = Vec::new();
+        for pool in Pool::ALL {
+            let Some(kept) = self.keep(pool, behind_port, wanted) else {
+                self.ranges.truncate(before);
+                return None;
+            };
+            self.ranges.push((pool.is_io(), kept.1.clone()));
+            hulls.push(kept);
+        }
+        Some(hulls)
     }
 
     /// The hull of a pool's BARs at the host's addresses, if that may be.

@@ -1,5 +1,7 @@
 //! Open BARs: what of a BAR is mapped into the guest, what is trapped, and the two done and undone together.
 
+mod parts;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,8 +13,9 @@ use crate::error::AssignError;
 use crate::guest::Guest;
 use crate::inventory::BarKind;
 use crate::messages::Messages;
-use crate::msix::{Geometry, Part};
-use crate::transport::{RegionIndex, RegionInfo, Transport};
+use crate::msix::Part;
+use crate::transport::{RegionIndex, Transport};
+use parts::{Parts, parts};
 
 /// The BARs of one function, and which are open now.
 pub(crate) struct Windows {
@@ -166,74 +169,6 @@ impl Windows {
     }
 }
 
-/// A BAR's pages: those mapped into the guest, and the rest.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Parts {
-    pub(crate) mapped: Vec<Range<u64>>,
-    pub(crate) trapped: Vec<Range<u64>>,
-}
-
-impl Parts {
-    fn whole(size: u64) -> Vec<Range<u64>> {
-        vec![Range { start: 0, end: size }]
-    }
-}
-
-/// Divides a BAR: mapped is what the transport can map, in whole pages, less the pages of the MSI-X table and pending bits.
-pub(crate) fn parts(bar: &BarShape, info: &RegionInfo, msix: Option<Geometry>) -> Parts {
-    let up = |value: u64| value.div_ceil(PAGE) * PAGE;
-    let down = |value: u64| value / PAGE * PAGE;
-    let mut holes: Vec<Range<u64>> = Vec::new();
-    if let Some(msix) = msix {
-        for (at, range) in [
-            (msix.table.0, msix.table_range()),
-            (msix.pending.0, msix.pending_range()),
-        ] {
-            if at == bar.index {
-                holes.push(down(range.start)..up(range.end));
-            }
-        }
-    }
-    holes.sort_by_key(|hole| hole.start);
-    let mut areas: Vec<Range<u64>> = info
-        .mappable
-        .iter()
-        .map(|area| up(area.start)..down(area.end.min(bar.size)))
-        .collect();
-    areas.sort_by_key(|area| area.start);
-    let mut parts = Parts::default();
-    let mut at = 0;
-    for area in areas {
-        let mut start = area.start.max(at);
-        for hole in holes
-            .iter()
-            .filter(|hole| hole.start < area.end && area.start < hole.end)
-        {
-            parts.add(&mut at, start..hole.start);
-            start = start.max(hole.end);
-        }
-        parts.add(&mut at, start..area.end);
-    }
-    if at < bar.size {
-        parts.trapped.push(at..bar.size);
-    }
-    parts
-}
-
-impl Parts {
-    /// Adds a mapped part, and what lies between `at` and it as trapped.
-    fn add(&mut self, at: &mut u64, part: Range<u64>) {
-        if part.start >= part.end {
-            return;
-        }
-        if *at < part.start {
-            self.trapped.push(*at..part.start);
-        }
-        *at = part.end;
-        self.mapped.push(part);
-    }
-}
-
 impl Trap {
     fn answer(&self, offset: u64, data: &mut [u8]) {
         let part = self
@@ -288,6 +223,3 @@ impl PioHandler for Trap {
         self.take(self.base + u64::from(offset), data);
     }
 }
-
-/// KVM maps whole pages.
-const PAGE: u64 = 4096;

@@ -5,7 +5,7 @@ mod fixture;
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -37,7 +37,7 @@ impl Kernel {
         }
     }
 
-    fn step(root: &PathBuf) {
+    fn step(root: &Path) {
         let device = root.join("sys/bus/pci/devices").join(NVME.bdf);
         let drivers = root.join("sys/bus/pci/drivers");
         if taken(&device.join("driver/unbind")) {
@@ -56,7 +56,7 @@ impl Kernel {
 }
 
 /// Whether somebody wrote the file; empties it.
-fn taken(path: &PathBuf) -> bool {
+fn taken(path: &Path) -> bool {
     let written = fs::read_to_string(path).is_ok_and(|text| text == NVME.bdf);
     if written {
         let _ = fs::write(path, "");

@@ -119,6 +119,7 @@ impl ConfigTable {
             data = at + 12;
         }
         self.shadow(data, &[0xff; 2]);
+        self.fix(data + 2, 2);
         if maskable {
             self.shadow(data + 4, &[0xff; 4]);
             self.fix(data + 8, 4);
