@@ -12,7 +12,7 @@ mod kernel;
 pub use acpi::{AcpiBoard, AcpiTables, RootPort, SOFT_OFF_TYPE, intx_gsi};
 pub use boot_disk::BootDisk;
 pub use boot_plan::{BootPlan, Candidate};
-pub use disk::{DiskFile, fuzz_partition_table};
+pub use disk::DiskFile;
 pub use entries::{EntryKind, LoaderEntry, compare_versions};
 pub use error::{AcpiError, DiscoverError, LoadError};
 pub use kernel::{BzImageHeader, HeaderError, Linux, ReadSeek, SourceFile};

@@ -32,9 +32,8 @@ fn evaluate(expression: &str) -> Option<String> {
         !output.contains("Warning") && !output.contains("Error") && !output.contains("AE_"),
         "{output}"
     );
-    let (_, value) = output
-        .split_once("returned object")
-        .unwrap_or_else(|| panic!("{output}"));
+    assert!(output.contains("returned object"), "{output}");
+    let (_, value) = output.split_once("returned object").unwrap();
     Some(value.lines().skip(1).collect::<Vec<_>>().join("\n"))
 }
 

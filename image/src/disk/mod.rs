@@ -11,5 +11,4 @@ mod table;
 pub(crate) use fat::Fat;
 pub use file::DiskFile;
 pub(crate) use source::{DiskSource, fill};
-pub use table::fuzz_partition_table;
 pub(crate) use table::{TableError, boot_partitions};

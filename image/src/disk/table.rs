@@ -2,7 +2,7 @@
 //!
 //! Sectors of 512 and 4096 bytes are tried, the primary header first, then the backup at the disk's end.
 
-use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 
 use gpt::disk::LogicalBlockSize;
@@ -161,14 +161,6 @@ impl<R: Read + Seek> Seek for Cursored<'_, R> {
         };
         self.position = target.ok_or_else(|| invalid("a seek before the start of the disk"))?;
         Ok(self.position)
-    }
-}
-
-/// Reads a partition table from bytes and forgets it: the fuzzer's way in.
-#[doc(hidden)]
-pub fn fuzz_partition_table(bytes: &[u8]) {
-    if let Ok(disk) = DiskSource::new(Cursor::new(bytes)) {
-        let _ = boot_partitions(&disk);
     }
 }
 
