@@ -1,1 +1,22 @@
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod check;
+mod error;
+mod event;
+mod lent;
+mod server;
+mod spec;
+mod topology;
+
+pub use check::{Checked, Examination};
+pub use error::{CheckError, StartError, TopologyError};
+pub use event::ServerEvent;
+pub use server::{Console, EventSink, FinishError, LogicalServer};
+pub use spec::{DeviceSpec, ServerSpec, Source};
+
+pub use pellucid_chipset as chipset;
+pub use pellucid_image as image;
+pub use pellucid_partition as partition;
+pub use pellucid_passthrough as passthrough;
+pub use pellucid_vcpu as vcpu;

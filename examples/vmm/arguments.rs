@@ -1,0 +1,260 @@
+//! The command line: a contract, so every option here is described in the README.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pellucid::partition::{Bdf, CpuMode, CpuRequest, PageSize, PartitionSpec};
+use pellucid::{DeviceSpec, ServerSpec, Source};
+
+/// The reference VMM of Pellucid: runs an ordinary server disk as a logical server on lent hardware.
+#[derive(Parser)]
+#[command(name = "vmm", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run a logical server until it powers off
+    Run(RunArguments),
+    /// Show the plan, every claim and every refusal with its remedy; touch nothing
+    Check(RunArguments),
+    /// Show what this host has to give
+    Inventory(Format),
+    /// List the claims of running logical servers
+    List(Format),
+    /// Ask a logical server to power off
+    Stop {
+        /// The server's name
+        name: String,
+        /// Stop it at once
+        #[arg(long)]
+        force: bool,
+    },
+    /// Restore what dead processes left behind
+    Heal {
+        /// Only say what would be restored
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Run a tiny embedded guest that needs only /dev/kvm, and report what this host's KVM can do
+    Selftest(Format),
+}
+
+#[derive(Args, Clone, Copy)]
+pub(crate) struct Format {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct RunArguments {
+    /// Name of the logical server on this host
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Number of vCPUs, or a list of host CPUs to pin them to (2-5,8; one CPU: 3,)
+    #[arg(long)]
+    cpus: CpuRequest,
+    /// Memory, for example 512M or 4G
+    #[arg(long, value_parser = parse_size)]
+    memory: u64,
+    /// Pages that back the memory
+    #[arg(long, value_enum, default_value_t = Pages::Size4k)]
+    pages: Pages,
+    /// NUMA node that CPUs and memory must come from
+    #[arg(long)]
+    node: Option<u32>,
+    /// Pin each vCPU to a host CPU that no other logical server gets
+    #[arg(long)]
+    dedicated: bool,
+    #[command(flatten)]
+    source: SourceArguments,
+    /// PCI function to lend, at its own address or at another; repeatable
+    #[arg(long = "device", value_name = "BDF[,at=BDF]", value_parser = parse_device)]
+    devices: Vec<DeviceSpec>,
+    /// Where the serial console goes: stdio, pty, or a file
+    #[arg(long, default_value = "stdio")]
+    pub(crate) console: ConsoleTarget,
+    /// Exit with status 3 when the guest asks for a reset, instead of starting it again
+    #[arg(long)]
+    pub(crate) no_reboot: bool,
+    /// Print the plan or the final report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+struct SourceArguments {
+    /// Kernel to start: a bzImage, or an ELF file with a PVH entry
+    #[arg(long, conflicts_with = "boot_disk")]
+    kernel: Option<PathBuf>,
+    /// Initial RAM disk for --kernel
+    #[arg(long, requires = "kernel", conflicts_with = "boot_disk")]
+    initrd: Option<PathBuf>,
+    /// Command line for --kernel
+    #[arg(long, requires = "kernel", conflicts_with = "boot_disk")]
+    cmdline: Option<String>,
+    /// Server disk to boot as its own boot loader would: an image file or a block device, only read
+    #[arg(long)]
+    boot_disk: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Pages {
+    #[value(name = "4k")]
+    Size4k,
+    #[value(name = "2m")]
+    Size2m,
+    #[value(name = "1g")]
+    Size1g,
+}
+
+/// Where the guest's serial port goes.
+#[derive(Clone)]
+pub(crate) enum ConsoleTarget {
+    Stdio,
+    Pty,
+    File(PathBuf),
+}
+
+impl std::str::FromStr for ConsoleTarget {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "stdio" => Self::Stdio,
+            "pty" => Self::Pty,
+            path => Self::File(path.into()),
+        })
+    }
+}
+
+impl RunArguments {
+    /// What is asked of Pellucid.
+    pub(crate) fn spec(&self) -> ServerSpec {
+        let listed = matches!(self.cpus, CpuRequest::List(_));
+        let partition = PartitionSpec {
+            name: self.name.clone(),
+            cpus: self.cpus.clone(),
+            mode: if self.dedicated || listed {
+                CpuMode::Dedicated
+            } else {
+                CpuMode::Shared
+            },
+            pages: match self.pages {
+                Pages::Size4k => PageSize::Size4K,
+                Pages::Size2m => PageSize::Size2M,
+                Pages::Size1g => PageSize::Size1G,
+            },
+            node: self.node,
+            locked: !self.devices.is_empty(),
+            ..PartitionSpec::new(&self.name, 1, self.memory)
+        };
+        ServerSpec {
+            partition,
+            source: self.source.source(),
+            devices: self.devices.clone(),
+        }
+    }
+}
+
+impl SourceArguments {
+    fn source(&self) -> Source {
+        match (&self.kernel, &self.boot_disk) {
+            (Some(kernel), _) => Source::Kernel {
+                kernel: kernel.clone(),
+                initrd: self.initrd.clone(),
+                command_line: self.cmdline.clone().unwrap_or_default(),
+            },
+            (None, disk) => Source::BootDisk(disk.clone().unwrap_or_default()),
+        }
+    }
+}
+
+/// Bytes, with a suffix K, M, G or T.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a size; write for example 512M or 4G");
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KIB" => 10,
+        "M" | "MIB" => 20,
+        "G" | "GIB" => 30,
+        "T" | "TIB" => 40,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
+fn parse_device(text: &str) -> Result<DeviceSpec, String> {
+    let (host, option) = text
+        .split_once(',')
+        .map_or((text, None), |(host, option)| (host, Some(option)));
+    let address = |text: &str| text.parse::<Bdf>().map_err(|error| error.to_string());
+    let at = match option.map(|option| option.strip_prefix("at=")) {
+        None => None,
+        Some(Some(at)) => Some(address(at)?),
+        Some(None) => return Err(format!("{text:?}: the only option of a device is at=BDF")),
+    };
+    Ok(DeviceSpec {
+        host: address(host)?,
+        at,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn run(more: &[&str]) -> Result<Cli, clap::Error> {
+        let start = ["vmm", "run", "--name", "db1", "--cpus", "2", "--memory", "1G"];
+        Cli::try_parse_from(start.iter().chain(more))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_server_needs_something_to_boot_and_only_one() {
+        assert!(run(&[]).is_err());
+        assert!(run(&["--initrd", "i"]).is_err());
+        assert!(run(&["--kernel", "k", "--boot-disk", "d"]).is_err());
+        assert!(run(&["--kernel", "k", "--initrd", "i", "--cmdline", "quiet"]).is_ok());
+        assert!(run(&["--boot-disk", "d", "--cmdline", "quiet"]).is_err());
+    }
+
+    #[test]
+    fn devices_and_sizes_are_read_as_people_write_them() {
+        let device = parse_device("01:00.0,at=0000:02:00.0").unwrap();
+        assert_eq!(device.at.unwrap().to_string(), "0000:02:00.0");
+        assert!(parse_device("01:00.0,on=0000:02:00.0").is_err());
+        assert_eq!(parse_size("512M"), Ok(512 << 20));
+        assert_eq!(parse_size("1GiB"), Ok(1 << 30));
+        assert!(
+            ["", "G", "1X", "-1G", "99999999999T", "1.5G"]
+                .iter()
+                .all(|text| parse_size(text).is_err())
+        );
+    }
+
+    #[test]
+    fn a_list_of_cpus_is_dedicated() {
+        let cli = Cli::try_parse_from([
+            "vmm", "check", "--name", "a", "--cpus", "2-3", "--memory", "64M", "--kernel", "k",
+        ]);
+        let Ok(Cli {
+            command: Command::Check(arguments),
+        }) = cli
+        else {
+            panic!("not a check")
+        };
+        assert_eq!(arguments.spec().partition.mode, CpuMode::Dedicated);
+    }
+}

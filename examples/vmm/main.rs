@@ -1,0 +1,71 @@
+//! The reference VMM: everything that Pellucid's crates do, behind one command line.
+//!
+//! Guest serial output goes to standard output, everything else to standard error. Exit status: 0 the guest powered off,
+//! 1 the host refused or failed, 2 usage, 3 the guest asked for a reset and --no-reboot was given, 4 the guest crashed.
+
+mod arguments;
+mod console;
+mod log;
+mod report;
+mod run;
+mod selftest;
+mod signals;
+mod state;
+mod wake;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use arguments::{Cli, Command};
+use clap::Parser;
+use pellucid::partition::Inventory;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log::to_stderr();
+    let outcome = match cli.command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Check(arguments) => report::check(&arguments),
+        Command::Inventory(format) => inventory(format),
+        Command::List(format) => state::list(format),
+        Command::Stop { name, force } => state::stop(&name, force),
+        Command::Heal { dry_run } => state::heal(dry_run),
+        Command::Selftest(format) => selftest::run(format),
+    };
+    match outcome {
+        Ok(status) => status.into(),
+        Err(error) => {
+            eprintln!("vmm: {error}");
+            Status::HostFailed.into()
+        }
+    }
+}
+
+/// What the process tells its parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Done,
+    HostFailed,
+    ResetAsked,
+    GuestCrashed,
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        Self::from(match status {
+            Status::Done => 0,
+            Status::HostFailed => 1,
+            Status::ResetAsked => 3,
+            Status::GuestCrashed => 4,
+        })
+    }
+}
+
+type Outcome = Result<Status, Box<dyn Error>>;
+
+fn inventory(format: arguments::Format) -> Outcome {
+    let host = Inventory::survey()?;
+    let pci = pellucid::passthrough::Inventory::survey()?;
+    report::inventory(&host, &pci, format);
+    Ok(Status::Done)
+}

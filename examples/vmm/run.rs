@@ -1,0 +1,179 @@
+//! Running a logical server: its console, the signals of its owner, and how it ended.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+
+use pellucid::{Console as GuestConsole, LogicalServer, ServerEvent};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::arguments::RunArguments;
+use crate::console::Console;
+use crate::signals::Requests;
+use crate::wake::Wake;
+use crate::{Outcome, Status, state};
+
+/// Runs the server until it powers off; a reset starts it again unless it must not.
+pub(crate) fn run(arguments: &RunArguments) -> Outcome {
+    let mut requests = Requests::listen()?;
+    loop {
+        let end = run_once(arguments, &mut requests)?;
+        match end {
+            End::Reset if !arguments.no_reboot => {
+                eprintln!("vmm: the guest asked for a reset; starting it again\r")
+            }
+            End::Reset => return Ok(Status::ResetAsked),
+            End::Crashed => return Ok(Status::GuestCrashed),
+            End::PoweredOff => return Ok(Status::Done),
+            End::Stopped => return Err("stopped before the guest had powered off, as asked twice".into()),
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    PoweredOff,
+    Reset,
+    Crashed,
+    /// A second request to stop came before the guest had powered off.
+    Stopped,
+}
+
+fn run_once(arguments: &RunArguments, requests: &mut Requests) -> Result<End, Box<dyn std::error::Error>> {
+    let state = state::open()?;
+    let checked = arguments.spec().examine(&state)?.accept()?;
+    let (mut console, output) = Console::open(&arguments.console)?;
+    let wake = Arc::new(Wake::new()?);
+    let (sender, events) = channel();
+    let (told, room) = (Arc::clone(&wake), Arc::clone(&wake));
+    let sink: pellucid::EventSink = Arc::new(move |event| {
+        // A receiver that is gone has decided already.
+        let _ = sender.send(event);
+        told.ring();
+    });
+    let guest_console = GuestConsole {
+        output,
+        room: Box::new(move || room.ring()),
+    };
+    let server = checked.start(&state, guest_console, &sink, &|_| ())?;
+    let end = Watch {
+        server: &server,
+        console: &mut console,
+        requests,
+        events,
+        wake: &wake,
+        typed: Vec::new(),
+    }
+    .run();
+    let exits = server.finish();
+    drop(console);
+    let (end, exits) = (end?, exits?);
+    if arguments.json {
+        let rows: Vec<_> = exits
+            .iter()
+            .map(|vcpu| serde_json::json!({ "vcpu": vcpu.vcpu, "user": vcpu.user(), "total": vcpu.total() }))
+            .collect();
+        eprintln!(
+            "{}",
+            serde_json::json!({ "end": format!("{end:?}"), "exits": rows })
+        );
+    }
+    Ok(end)
+}
+
+/// Everything that one run waits for.
+struct Watch<'r> {
+    server: &'r LogicalServer,
+    console: &'r mut Console,
+    requests: &'r mut Requests,
+    events: Receiver<ServerEvent>,
+    wake: &'r Wake,
+    /// Typed, and not yet taken by the serial port.
+    typed: Vec<u8>,
+}
+
+impl Watch<'_> {
+    fn run(mut self) -> io::Result<End> {
+        loop {
+            if let Some(end) = self.events.try_iter().find_map(|event| end_of(&event)) {
+                return Ok(end);
+            }
+            match self.requests.take() {
+                None => {}
+                Some(1) => self.power_off(),
+                Some(_) => return Ok(End::Stopped),
+            }
+            let taken = self.server.input(&self.typed);
+            self.typed.drain(..taken);
+            self.wait()?;
+        }
+    }
+
+    /// Sleeps until a signal, an event, room in the serial port, or (if there is room here) a key.
+    fn wait(&mut self) -> io::Result<()> {
+        let mut fds = vec![
+            PollFd::new(self.requests.wake(), PollFlags::IN),
+            PollFd::new(self.wake, PollFlags::IN),
+        ];
+        let input = if self.typed.is_empty() {
+            self.console.input()
+        } else {
+            None
+        };
+        fds.extend(
+            input
+                .as_ref()
+                .map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)),
+        );
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ready = fds.get(2).is_some_and(|fd| !fd.revents().is_empty());
+        // Drained before the state that it announces is looked at, so no news is lost.
+        self.wake.hush();
+        if ready {
+            let mut buffer = [0; 256];
+            let count = self.console.read(&mut buffer);
+            self.typed.extend_from_slice(&buffer[..count]);
+            if self.console.is_terminal() && self.typed.contains(&ESCAPE) {
+                self.typed.retain(|byte| *byte != ESCAPE);
+                self.requests.ask();
+            }
+        }
+        Ok(())
+    }
+
+    fn power_off(&self) {
+        eprintln!("vmm: asking the guest to power off; a second request stops it\r");
+        self.server.press_power_button();
+    }
+}
+
+fn end_of(event: &ServerEvent) -> Option<End> {
+    match event {
+        ServerEvent::PowerOff => Some(End::PoweredOff),
+        ServerEvent::Reset => Some(End::Reset),
+        ServerEvent::Crashed { cause } => {
+            eprintln!("vmm: the guest crashed: {cause}\r");
+            Some(End::Crashed)
+        }
+        ServerEvent::DeviceError { device } => {
+            eprintln!("vmm: device {device} reported an error that it could not recover from\r");
+            None
+        }
+        ServerEvent::DeviceWanted { device } => {
+            eprintln!("vmm: the host asks for device {device} back; power the guest off to return it\r");
+            None
+        }
+        other => {
+            eprintln!("vmm: {other:?}\r");
+            None
+        }
+    }
+}
+
+/// Ctrl-], as telnet and virsh have it.
+const ESCAPE: u8 = 0x1d;

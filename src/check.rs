@@ -1,0 +1,222 @@
+//! The one validator: a dry run and a real run ask the same questions, and nothing is touched by either.
+
+use std::fmt;
+use std::fs::File;
+
+use pellucid_image::{BootDisk, BootPlan, Linux, SourceFile};
+use pellucid_partition::{ClaimError, Entry, GuestMemory, Inventory, Layout, Plan, StateDir};
+use pellucid_passthrough::{Admitted, Inventory as PciInventory};
+
+use crate::error::{CheckError, StartError};
+use crate::spec::{DeviceSpec, ServerSpec, Source};
+use crate::topology::Topology;
+
+/// A server that this host can run as far as can be known without touching anything. Nothing is held yet.
+#[must_use = "a checked server holds nothing until it is started"]
+pub struct Checked {
+    pub(crate) plan: Plan,
+    pub(crate) boot: Boot,
+    pub(crate) devices: Vec<(DeviceSpec, Admitted)>,
+    pub(crate) topology: Topology,
+}
+
+/// What will be booted, opened for reading.
+pub(crate) enum Boot {
+    Kernel {
+        kernel: SourceFile<'static>,
+        initrd: Option<SourceFile<'static>>,
+        command_line: String,
+    },
+    Disk {
+        disk: Box<BootDisk<File>>,
+        plan: Box<BootPlan>,
+    },
+}
+
+/// Everything that a check found: what fits, and every refusal.
+pub struct Examination {
+    plan: Option<Plan>,
+    boot: Option<Boot>,
+    devices: Vec<(DeviceSpec, Admitted)>,
+    topology: Option<Topology>,
+    refusals: Vec<CheckError>,
+}
+
+impl ServerSpec {
+    /// Examines host, disk and devices, and goes on after a refusal, so that one run tells all of them.
+    pub fn examine(&self, state: &StateDir) -> Result<Examination, CheckError> {
+        let mut refusals = Vec::new();
+        let inventory = Inventory::survey()?;
+        if let Err(reason) = &inventory.kvm {
+            refusals.push(CheckError::Kvm {
+                reason: reason.clone(),
+            });
+        }
+        let plan = keep(
+            Plan::fit(&inventory, &self.partition).map_err(CheckError::from),
+            &mut refusals,
+        );
+        let boot = keep(self.source.open(), &mut refusals);
+        let pci = PciInventory::survey()?;
+        let mut devices = Vec::new();
+        for device in &self.devices {
+            let admitted = pci.admit(device.host).map_err(CheckError::from);
+            devices.extend(keep(admitted, &mut refusals).map(|admitted| (*device, admitted)));
+        }
+        let topology = keep(
+            Topology::of(&devices, &pci).map_err(CheckError::from),
+            &mut refusals,
+        );
+        refusals.extend(self.held(state)?);
+        Ok(Examination {
+            plan,
+            boot,
+            devices,
+            topology,
+            refusals,
+        })
+    }
+
+    /// Claims that others hold on what this server wants, or that the dead left.
+    fn held(&self, state: &StateDir) -> Result<Vec<CheckError>, CheckError> {
+        let devices: Vec<_> = self
+            .devices
+            .iter()
+            .map(|device| device.host.to_string())
+            .collect();
+        let mut found = Vec::new();
+        for (record, alive) in state.records()? {
+            let wanted = match record.resource.kind.as_str() {
+                "partition" => record.resource.name == self.partition.name,
+                "device" => devices.contains(&record.resource.name),
+                _ => false,
+            };
+            if wanted && (alive || record.undo.is_some()) {
+                let (resource, holder, pid) = (record.resource.to_string(), record.partition, record.pid);
+                found.push(CheckError::Claim(match alive {
+                    true => ClaimError::Held {
+                        resource,
+                        holder,
+                        pid,
+                    },
+                    false => ClaimError::Stale {
+                        resource,
+                        holder,
+                        pid,
+                    },
+                }));
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Source {
+    fn open(&self) -> Result<Boot, CheckError> {
+        match self {
+            Self::Kernel {
+                kernel,
+                initrd,
+                command_line,
+            } => Ok(Boot::Kernel {
+                kernel: SourceFile::open(kernel)?,
+                initrd: initrd.as_deref().map(SourceFile::open).transpose()?,
+                command_line: command_line.clone(),
+            }),
+            Self::BootDisk(path) => {
+                let disk = Box::new(BootDisk::open(path)?);
+                let plan = Box::new(disk.plan()?);
+                Ok(Boot::Disk { disk, plan })
+            }
+        }
+    }
+}
+
+impl Boot {
+    /// The kernel with its initrds, to be loaded.
+    pub(crate) fn load(self, memory: &GuestMemory, layout: &Layout) -> Result<Entry, StartError> {
+        match self {
+            Self::Kernel {
+                kernel,
+                initrd,
+                command_line,
+            } => {
+                let initrds = initrd.into_iter().collect();
+                Ok(Linux {
+                    kernel,
+                    initrds,
+                    command_line,
+                }
+                .load(memory, layout)?)
+            }
+            Self::Disk { disk, plan } => Ok(disk.linux(&plan)?.load(memory, layout)?),
+        }
+    }
+}
+
+impl Examination {
+    /// The server to start, if nothing was refused; else the first refusal.
+    pub fn accept(self) -> Result<Checked, CheckError> {
+        if let Some(refusal) = self.refusals.into_iter().next() {
+            return Err(refusal);
+        }
+        let (Some(plan), Some(boot), Some(topology)) = (self.plan, self.boot, self.topology) else {
+            unreachable!("a part that is missing has left its refusal")
+        };
+        Ok(Checked {
+            plan,
+            boot,
+            devices: self.devices,
+            topology,
+        })
+    }
+
+    /// Every refusal, each naming its subject, its cause and a remedy.
+    #[must_use]
+    pub fn refusals(&self) -> &[CheckError] {
+        &self.refusals
+    }
+
+    /// The share of the host, if it fits.
+    #[must_use]
+    pub fn plan(&self) -> Option<&Plan> {
+        self.plan.as_ref()
+    }
+
+    /// What the disk would boot; `None` for a kernel given as files, or if it cannot be read.
+    #[must_use]
+    pub fn boot_plan(&self) -> Option<&BootPlan> {
+        match self.boot.as_ref()? {
+            Boot::Disk { plan, .. } => Some(plan),
+            Boot::Kernel { .. } => None,
+        }
+    }
+
+    /// The devices that would be lent, with the addresses they would have in the guest.
+    pub fn devices(&self) -> impl Iterator<Item = (&DeviceSpec, &Admitted)> {
+        self.devices.iter().map(|(device, admitted)| (device, admitted))
+    }
+}
+
+impl fmt::Debug for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checked")
+            .field("plan", &self.plan)
+            .field("devices", &self.devices)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Examination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Examination")
+            .field("plan", &self.plan)
+            .field("refusals", &self.refusals)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The value of a success; a refusal goes to the list.
+fn keep<T>(result: Result<T, CheckError>, refusals: &mut Vec<CheckError>) -> Option<T> {
+    result.map_err(|refusal| refusals.push(refusal)).ok()
+}

@@ -1,0 +1,129 @@
+//! What can be refused before anything is touched, and what can fail after.
+
+use pellucid_image::{AcpiError, DiscoverError, LoadError};
+use pellucid_partition::{Bdf, ClaimError, PartitionError, PlanError};
+use pellucid_passthrough::Refusal;
+
+/// Why a logical server cannot be started here. Nothing was touched.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The host could not be surveyed.
+    #[error(transparent)]
+    Host(#[from] pellucid_partition::SurveyError),
+    /// The host's PCI functions could not be surveyed.
+    #[error(transparent)]
+    Pci(#[from] pellucid_passthrough::SurveyError),
+    /// KVM cannot be used.
+    #[error("{reason}")]
+    Kvm {
+        /// Why, and what would help.
+        reason: String,
+    },
+    /// CPUs or memory do not fit.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The disk has nothing to boot.
+    #[error(transparent)]
+    Disk(#[from] DiscoverError),
+    /// The kernel cannot be read.
+    #[error(transparent)]
+    Kernel(#[from] LoadError),
+    /// A device cannot be lent.
+    #[error(transparent)]
+    Device(#[from] Refusal),
+    /// The devices cannot be where they are wanted.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// Somebody else has a claim on what is wanted.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+}
+
+/// Addresses that a guest's PCI tree cannot have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopologyError {
+    /// A domain that the board does not have.
+    #[error("device {device}: the guest has PCI domain 0000 only; place it with at=0000:BUS:DEVICE.FUNCTION")]
+    Domain {
+        /// The address wanted.
+        device: Bdf,
+    },
+    /// Two at one address, or one where the board has a function of its own.
+    #[error(
+        "device {device}: the address is taken in the guest by {by}; place it with at=BDF, free on bus 00: {free}"
+    )]
+    Taken {
+        /// The address wanted.
+        device: Bdf,
+        /// Who has it.
+        by: String,
+        /// Device numbers that are free.
+        free: String,
+    },
+    /// No port leads to the bus.
+    #[error("device {device}: no free device number on bus 00 for a root port that leads to bus {:02x}", device.bus())]
+    NoPort {
+        /// The address wanted.
+        device: Bdf,
+    },
+    /// A device that is not first on its slot.
+    #[error(
+        "device {device}: an operating system only looks for it if function 0 of its device is there too; lend that one too or place it with at=BDF at a function 0"
+    )]
+    Function {
+        /// The address wanted.
+        device: Bdf,
+    },
+}
+
+/// Why a server that passed its check did not start. Everything taken was given back.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A claim was not granted.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// Memory or KVM refused.
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
+    /// The disk could not be read.
+    #[error(transparent)]
+    Disk(#[from] DiscoverError),
+    /// The kernel could not be loaded.
+    #[error(transparent)]
+    Kernel(#[from] LoadError),
+    /// The board's tables could not be written.
+    #[error(transparent)]
+    Tables(#[from] AcpiError),
+    /// The board could not be built.
+    #[error(transparent)]
+    Board(#[from] pellucid_chipset::BoardError),
+    /// A device could not be taken off its driver.
+    #[error(transparent)]
+    Take(#[from] pellucid_passthrough::TakeError),
+    /// A device could not be opened.
+    #[error(transparent)]
+    Bind(#[from] pellucid_passthrough::BindError),
+    /// A device could not be wired to the guest.
+    #[error(transparent)]
+    Assign(#[from] pellucid_passthrough::AssignError),
+    /// BARs do not fit the guest's windows.
+    #[error(transparent)]
+    Bars(#[from] pellucid_passthrough::PlacementError),
+    /// A function could not be shown at its address.
+    #[error("device {device}: {source}")]
+    Place {
+        /// Its address in the guest.
+        device: Bdf,
+        /// Why.
+        source: pellucid_chipset::PciError,
+    },
+    /// A device's interrupt line could not be connected.
+    #[error(transparent)]
+    Line(pellucid_partition::InterruptError),
+    /// The vCPUs could not be created.
+    #[error(transparent)]
+    Park(#[from] pellucid_vcpu::ParkError),
+    /// The vCPUs could not be run.
+    #[error(transparent)]
+    Run(#[from] pellucid_vcpu::StartError),
+}

@@ -1,0 +1,217 @@
+//! Lent devices between the facade's stages: taken off the host, placed in the guest, wired, given back.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use pellucid_chipset::{Board, Placed, PortAt, RootPort, Windows};
+use pellucid_image::{RootPort as DescribedPort, intx_gsi};
+use pellucid_partition::{Bdf, Layout, Populated, StateDir};
+use pellucid_passthrough::{
+    Admitted, Assigned, Bound, DeviceEvent, Function, Guest, IoSpace, IrqKind, Placement, PlacementWindows,
+    PortWindows, RegionIndex, ReleaseError, View,
+};
+
+use crate::error::StartError;
+use crate::event::ServerEvent;
+use crate::server::EventSink;
+use crate::spec::DeviceSpec;
+use crate::topology::Topology;
+
+/// Functions off their host drivers and opened. None can do DMA yet.
+pub(crate) struct Taken {
+    functions: Vec<(Bdf, Bound)>,
+}
+
+/// Where the functions are in the guest, and the ports before them.
+pub(crate) struct Tree {
+    topology: Topology,
+    placement: Placement,
+    windows: PlacementWindows,
+}
+
+/// Functions that the guest drives. Dropping it gives them back.
+#[derive(Default)]
+pub(crate) struct Lent {
+    // Teardown order: first nobody finds them, then they are stopped and given back.
+    placed: Vec<Placed>,
+    assigned: Vec<Assigned>,
+}
+
+impl Taken {
+    /// Takes every function, or none: those already taken go back when one is refused.
+    pub(crate) fn take(
+        devices: Vec<(DeviceSpec, Admitted)>,
+        state: &StateDir,
+        partition: &str,
+    ) -> Result<Self, StartError> {
+        let mut functions = Vec::new();
+        if devices.is_empty() {
+            return Ok(Self { functions });
+        }
+        let space = IoSpace::open()?;
+        for (device, admitted) in devices {
+            let bound = admitted.claim(state, partition)?.bind(&space)?;
+            functions.push((device.guest(), bound));
+        }
+        Ok(Self { functions })
+    }
+
+    /// Finds a place for every BAR and port window.
+    pub(crate) fn place(&self, topology: Topology, layout: &Layout) -> Result<Tree, StartError> {
+        let windows = PlacementWindows::of(layout);
+        let seen = |(guest, bound): &(Bdf, Bound)| as_seen(bound.function(), *guest, &topology);
+        let functions: Vec<Function> = self.functions.iter().map(seen).collect();
+        let placement = Placement::fit(&windows, &functions.iter().collect::<Vec<_>>())?;
+        Ok(Tree {
+            topology,
+            placement,
+            windows,
+        })
+    }
+
+    /// Wires every function to the guest and shows it on the board's PCI bus.
+    pub(crate) fn assign(
+        self,
+        populated: &Populated,
+        board: &Board,
+        tree: &Tree,
+        events: &EventSink,
+    ) -> Result<Lent, StartError> {
+        let guest = Guest::of(populated);
+        let mut lent = Lent::default();
+        for (at, bound) in self.functions {
+            let view = tree.view(at, &bound, populated, events)?;
+            let assigned = bound.assign(&guest, view)?;
+            let placed = board.pci().place(at, assigned.config());
+            lent.assigned.push(assigned);
+            lent.placed
+                .push(placed.map_err(|source| StartError::Place { device: at, source })?);
+        }
+        Ok(lent)
+    }
+}
+
+impl Tree {
+    /// The ports as the board builds them, with the windows that lead to what is behind them.
+    pub(crate) fn root_ports(&self) -> Result<Vec<PortAt>, StartError> {
+        let build = |(bdf, spec): (Bdf, &pellucid_chipset::RootPortSpec)| {
+            let mut spec = spec.clone();
+            spec.windows = self.windows_of(bdf);
+            let port = RootPort::new(&spec).map_err(|source| StartError::Place { device: bdf, source })?;
+            Ok(PortAt { bdf, port })
+        };
+        self.topology.ports().map(build).collect()
+    }
+
+    /// The ports of the root bus as ACPI describes them.
+    pub(crate) fn described_ports(&self) -> Vec<DescribedPort> {
+        let on_root_bus = self.topology.ports().filter(|(bdf, _)| bdf.bus() == 0);
+        on_root_bus
+            .map(|(address, port)| DescribedPort {
+                address,
+                slot: port.slot.map(u32::from),
+            })
+            .collect()
+    }
+
+    /// The configuration window for the buses in use. Linux looks at every device number of every bus in it, two exits each.
+    pub(crate) fn ecam(&self) -> Range<u64> {
+        let last = self
+            .topology
+            .ports()
+            .map(|(_, port)| port.buses.subordinate)
+            .max()
+            .unwrap_or(0);
+        Layout::ECAM.start..Layout::ECAM.start + ((u64::from(last) + 1) << 20)
+    }
+
+    /// What a port forwards: its own windows, and those of all ports behind it.
+    fn windows_of(&self, port: Bdf) -> Windows {
+        let mut all = PortWindows::default();
+        for (bdf, windows) in self.placement.ports() {
+            if *bdf == port || self.topology.leads_to(port, *bdf) {
+                widen(&mut all.memory, &windows.memory);
+                widen(&mut all.prefetchable, &windows.prefetchable);
+                widen(&mut all.io, &windows.io);
+            }
+        }
+        let io = all.io.start as u32..all.io.end as u32;
+        Windows {
+            io,
+            memory: all.memory,
+            prefetchable: all.prefetchable,
+        }
+    }
+
+    fn view(
+        &self,
+        at: Bdf,
+        bound: &Bound,
+        populated: &Populated,
+        events: &EventSink,
+    ) -> Result<View, StartError> {
+        let (mut line, mut line_register) = (None, 0);
+        if let Some(pin) = interrupt_pin(bound) {
+            let gsi = self.topology.root_pin(at, pin, intx_gsi);
+            line = Some(
+                populated
+                    .interrupts()
+                    .resample_line(gsi)
+                    .map_err(StartError::Line)?,
+            );
+            line_register = gsi.0 as u8;
+        }
+        let told = Arc::clone(events);
+        Ok(View {
+            bars: self.placement.bars(at).to_vec(),
+            windows: self.windows.clone(),
+            line,
+            line_register,
+            events: Arc::new(move |event| {
+                told(match event {
+                    DeviceEvent::Error { device } => ServerEvent::DeviceError { device },
+                    DeviceEvent::Wanted { device } => ServerEvent::DeviceWanted { device },
+                });
+            }),
+        })
+    }
+}
+
+impl Lent {
+    /// Gives every function back; a failure does not keep the others, and the first one is returned.
+    pub(crate) fn release(self) -> Result<(), ReleaseError> {
+        drop(self.placed);
+        let releases = self.assigned.into_iter().map(Assigned::release);
+        releases.fold(Ok(()), Result::and)
+    }
+}
+
+/// The function as placement must see it: at its address in the guest, behind the guest's port.
+fn as_seen(function: &Function, guest: Bdf, topology: &Topology) -> Function {
+    let upstream = topology.port_above(guest.bus()).into_iter().collect();
+    Function {
+        bdf: guest,
+        upstream,
+        ..function.clone()
+    }
+}
+
+/// The INTx pin that the function uses, from 0; `None` without INTx.
+fn interrupt_pin(bound: &Bound) -> Option<u8> {
+    let transport = bound.transport();
+    let mut register = [0];
+    let read = transport.read(RegionIndex::Config, INTERRUPT_PIN, &mut register);
+    let wired = transport.irq(IrqKind::Intx).count > 0 && read.is_ok();
+    (wired && (1..=4).contains(&register[0])).then(|| register[0] - 1)
+}
+
+fn widen(all: &mut Range<u64>, more: &Range<u64>) {
+    if all.is_empty() {
+        *all = more.clone();
+    } else if !more.is_empty() {
+        *all = all.start.min(more.start)..all.end.max(more.end);
+    }
+}
+
+/// PCI 3.0, 6.2.4.
+const INTERRUPT_PIN: u64 = 0x3d;

@@ -1,0 +1,154 @@
+//! A running logical server: composed from the crates in the order of the flow, given back in the reverse order.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pellucid_chipset::{Board, BoardEvent, BoardSpec, Console as SerialEnd, PortAt, Serial};
+use pellucid_image::AcpiBoard;
+use pellucid_partition::{ClaimError, Populated, Progress, StateDir};
+use pellucid_passthrough::ReleaseError;
+use pellucid_vcpu::{ExitCounts, Parked, Running, StopError, VcpuPolicy};
+
+use crate::check::Checked;
+use crate::error::StartError;
+use crate::event::ServerEvent;
+use crate::lent::{Lent, Taken};
+
+/// A server whose vCPUs are in the guest. Dropping it stops them and gives everything back.
+#[must_use = "dropping it stops the guest"]
+pub struct LogicalServer {
+    // Teardown order: the vCPUs first, then the devices (quiet before their memory goes), the board, the partition.
+    running: Running,
+    lent: Lent,
+    board: Board,
+    populated: Populated,
+}
+
+/// The other end of the guest's serial line.
+pub struct Console {
+    /// Takes what the guest sends.
+    pub output: Box<dyn Write + Send>,
+    /// Called when input that was not taken may be offered again.
+    pub room: Box<dyn Fn() + Send + Sync>,
+}
+
+/// What could not be given back as it should. All other parts were.
+#[derive(Debug, thiserror::Error)]
+pub enum FinishError {
+    /// A vCPU did not come out of the guest.
+    #[error(transparent)]
+    Stop(#[from] StopError),
+    /// A device is not back on its driver.
+    #[error(transparent)]
+    Device(#[from] ReleaseError),
+    /// A claim was not ended.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+}
+
+/// Receives a server's events.
+pub type EventSink = Arc<dyn Fn(ServerEvent) + Send + Sync>;
+
+impl Checked {
+    /// Takes what the plan says, loads the image, and lets the guest run.
+    ///
+    /// Whatever fails, everything taken until then is given back before the error is returned.
+    pub fn start(
+        self,
+        state: &StateDir,
+        console: Console,
+        events: &EventSink,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<LogicalServer, StartError> {
+        let name = self.plan.name().to_owned();
+        let populated = self.plan.reserve(state)?.populate(progress)?;
+        let layout = populated.plan().layout();
+        // The disk is read before its controller is taken off the host.
+        let entry = self.boot.load(populated.memory(), layout)?;
+        let taken = Taken::take(self.devices, state, &name)?;
+        let tree = taken.place(self.topology, layout)?;
+        let mut tables = AcpiBoard::new(layout, (0..populated.plan().vcpus() as u32).collect());
+        (tables.root_ports, tables.ecam) = (tree.described_ports(), tree.ecam());
+        tables.tables()?.write(populated.memory())?;
+        let board = Board::attach(&populated, board_spec(tree.root_ports()?, console, events))?;
+        let parked = Parked::create(&populated, entry, &VcpuPolicy::default())?;
+        let lent = taken.assign(&populated, &board, &tree, events)?;
+        let told = Arc::clone(events);
+        let running = parked.run(move |event| told(ServerEvent::of_vcpu(event)))?;
+        tracing::info!(name, "the guest runs");
+        Ok(LogicalServer {
+            running,
+            lent,
+            board,
+            populated,
+        })
+    }
+}
+
+impl LogicalServer {
+    /// Offers bytes typed at the console; returns how many the serial port took.
+    pub fn input(&self, bytes: &[u8]) -> usize {
+        let serial: &Serial = self.board.serial();
+        serial.receive(bytes)
+    }
+
+    /// Presses the power button: an operating system that listens powers off.
+    pub fn press_power_button(&self) {
+        self.board.power().press_power_button();
+    }
+
+    /// Exits of each vCPU so far.
+    #[must_use]
+    pub fn exits(&self) -> Vec<ExitCounts> {
+        self.running.exits()
+    }
+
+    /// Stops the vCPUs if they still run, and gives everything back: devices to their drivers, memory, claims.
+    ///
+    /// A part that fails does not keep the others from being given back; the first failure is returned.
+    pub fn finish(self) -> Result<Vec<ExitCounts>, FinishError> {
+        let Self {
+            running,
+            lent,
+            board,
+            populated,
+        } = self;
+        let stopped = running.stop(STOP_TIMEOUT).map(|stopped| stopped.exits());
+        let released = lent.release();
+        drop(board);
+        let ended = populated.release();
+        let exits = stopped?;
+        released?;
+        ended?;
+        Ok(exits)
+    }
+}
+
+impl std::fmt::Debug for LogicalServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogicalServer")
+            .field("running", &self.running)
+            .finish_non_exhaustive()
+    }
+}
+
+fn board_spec(root_ports: Vec<PortAt>, console: Console, events: &EventSink) -> BoardSpec {
+    let told = Arc::clone(events);
+    BoardSpec {
+        console: SerialEnd {
+            out: console.output,
+            room: console.room,
+        },
+        events: Arc::new(move |event| {
+            told(match event {
+                BoardEvent::PowerOff => ServerEvent::PowerOff,
+                _ => ServerEvent::Reset,
+            });
+        }),
+        root_ports,
+    }
+}
+
+/// How long a vCPU may take to leave the guest; a handler that takes longer is a fault that the error names.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);

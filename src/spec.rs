@@ -1,0 +1,49 @@
+//! What a logical server is asked to be.
+
+use std::path::PathBuf;
+
+use pellucid_partition::{Bdf, PartitionSpec};
+
+/// A logical server: its share of the host, what it boots, what it is lent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSpec {
+    /// CPUs and memory.
+    pub partition: PartitionSpec,
+    /// What it boots.
+    pub source: Source,
+    /// PCI functions it is lent.
+    pub devices: Vec<DeviceSpec>,
+}
+
+/// Where the operating system comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A kernel given as files.
+    Kernel {
+        /// A bzImage, or an ELF file with a PVH entry.
+        kernel: PathBuf,
+        /// Its initial RAM disk.
+        initrd: Option<PathBuf>,
+        /// Its command line.
+        command_line: String,
+    },
+    /// A server's disk: an image file or a block device, read as its own boot loader would, never written.
+    BootDisk(PathBuf),
+}
+
+/// A PCI function to lend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceSpec {
+    /// Its address on the host.
+    pub host: Bdf,
+    /// Its address in the guest; its own if `None`.
+    pub at: Option<Bdf>,
+}
+
+impl DeviceSpec {
+    /// The address in the guest.
+    #[must_use]
+    pub fn guest(&self) -> Bdf {
+        self.at.unwrap_or(self.host)
+    }
+}

@@ -1,0 +1,181 @@
+//! The guest's PCI tree: each lent function at its place, behind the ports that it has on the host. Pure.
+
+use std::collections::BTreeMap;
+
+use pellucid_chipset::{BusNumbers, Link, PortIdentity, RootPortSpec, Windows};
+use pellucid_partition::{Bdf, Gsi};
+use pellucid_passthrough::{Admitted, Function, Inventory};
+
+use crate::error::TopologyError;
+use crate::spec::DeviceSpec;
+
+/// Ports of a guest's PCI tree, and the check that every function has a place in it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Topology {
+    ports: BTreeMap<Bdf, RootPortSpec>,
+}
+
+impl Topology {
+    /// The tree for `devices`: the host's own ports where a device keeps its address, new ones elsewhere.
+    pub(crate) fn of(devices: &[(DeviceSpec, Admitted)], host: &Inventory) -> Result<Self, TopologyError> {
+        let mut topology = Self::default();
+        for (device, admitted) in devices.iter().filter(|(device, _)| device.guest() == device.host) {
+            for port in &admitted.function().upstream {
+                topology.mirror(device.host, *port, host)?;
+            }
+        }
+        let wanted: Vec<Bdf> = devices.iter().map(|(device, _)| device.guest()).collect();
+        for (index, (device, _)) in devices.iter().enumerate() {
+            topology.admit(device.guest(), &wanted[..index], &wanted)?;
+        }
+        Ok(topology)
+    }
+
+    /// The ports, those nearer to the root first.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = (Bdf, &RootPortSpec)> {
+        self.ports.iter().map(|(bdf, port)| (*bdf, port))
+    }
+
+    /// The port right above `bus`; `None` for the root bus.
+    pub(crate) fn port_above(&self, bus: u8) -> Option<Bdf> {
+        self.ports
+            .iter()
+            .find(|(_, port)| port.buses.secondary == bus)
+            .map(|(bdf, _)| *bdf)
+    }
+
+    /// Whether `port` is somewhere above `other`.
+    pub(crate) fn leads_to(&self, port: Bdf, other: Bdf) -> bool {
+        let above = |bdf: &Bdf| self.port_above(bdf.bus()).filter(|above| above.bus() < bdf.bus());
+        std::iter::successors(above(&other), above).any(|above| above == port)
+    }
+
+    /// The interrupt of a function's INTx pin, swizzled at every port on the way to the root bus; `route` knows the root bus.
+    pub(crate) fn root_pin(&self, function: Bdf, pin: u8, route: fn(u8, u8) -> Gsi) -> Gsi {
+        let (mut at, mut pin) = (function, pin);
+        while let Some(above) = self.port_above(at.bus()).filter(|above| above.bus() < at.bus()) {
+            pin = (pin + at.device()) % 4;
+            at = above;
+        }
+        route(at.device(), pin)
+    }
+
+    /// Adds the host's port at `bdf` as it is there.
+    fn mirror(&mut self, device: Bdf, bdf: Bdf, host: &Inventory) -> Result<(), TopologyError> {
+        if bdf.domain() != 0 {
+            return Err(TopologyError::Domain { device });
+        }
+        let Some((function, bridge)) = host.function(bdf).and_then(|f| Some((f, f.bridge?))) else {
+            return Ok(());
+        };
+        let (primary, secondary, subordinate) = (bdf.bus(), bridge.secondary, bridge.subordinate);
+        let slot = slot_behind(host, secondary);
+        let buses = BusNumbers {
+            primary,
+            secondary,
+            subordinate,
+        };
+        self.ports.insert(bdf, port(identity(function), buses, slot));
+        Ok(())
+    }
+
+    /// Sees that `device` has a place that nobody else has, and a port that leads there.
+    fn admit(&mut self, device: Bdf, before: &[Bdf], all: &[Bdf]) -> Result<(), TopologyError> {
+        if device.domain() != 0 {
+            return Err(TopologyError::Domain { device });
+        }
+        let by = match device {
+            HOST_BRIDGE => Some("the host bridge"),
+            LPC => Some("the LPC bridge"),
+            other if before.contains(&other) => Some("another device"),
+            other if self.ports.contains_key(&other) => Some("a root port"),
+            _ => None,
+        };
+        if let Some(by) = by {
+            return Err(TopologyError::Taken {
+                device,
+                by: by.to_owned(),
+                free: self.free_text(all),
+            });
+        }
+        let first = Bdf::of_devfn(0, device.bus(), device.devfn() & !7);
+        if device != first && !all.contains(&first) && !self.ports.contains_key(&first) {
+            return Err(TopologyError::Function { device });
+        }
+        if device.bus() == 0 || self.port_above(device.bus()).is_some() {
+            return Ok(());
+        }
+        let place = self.free(all).next().ok_or(TopologyError::NoPort { device })?;
+        let buses = BusNumbers {
+            primary: 0,
+            secondary: device.bus(),
+            subordinate: device.bus(),
+        };
+        self.ports
+            .insert(Bdf::of_devfn(0, 0, place << 3), port(PLAIN_PORT, buses, None));
+        Ok(())
+    }
+
+    /// Device numbers of the root bus that nothing has.
+    fn free<'t>(&'t self, wanted: &'t [Bdf]) -> impl Iterator<Item = u8> + 't {
+        let taken = |number: u8| {
+            let here = |bdf: &Bdf| bdf.bus() == 0 && bdf.device() == number;
+            self.ports.keys().any(here) || wanted.iter().any(here)
+        };
+        (1..0x1f).filter(move |number| !taken(*number))
+    }
+
+    fn free_text(&self, wanted: &[Bdf]) -> String {
+        let free: Vec<_> = self.free(wanted).map(|number| format!("{number:02x}")).collect();
+        free.join(" ")
+    }
+}
+
+fn port(identity: PortIdentity, buses: BusNumbers, slot: Option<u16>) -> RootPortSpec {
+    RootPortSpec {
+        identity,
+        buses,
+        windows: Windows::default(),
+        link: WIDE,
+        slot,
+        number: buses.secondary,
+    }
+}
+
+fn identity(function: &Function) -> PortIdentity {
+    let ids = function.ids;
+    let [vendor, device] = ids.subsystem;
+    let subsystem = (vendor != 0).then_some((vendor, device));
+    PortIdentity {
+        vendor: ids.vendor,
+        device: ids.device,
+        revision: ids.revision,
+        subsystem,
+    }
+}
+
+/// The number of the slot that the functions of a bus are in, if it is one.
+fn slot_behind(host: &Inventory, bus: u8) -> Option<u16> {
+    let behind = host
+        .functions
+        .values()
+        .find(|f| f.bdf.domain() == 0 && f.bdf.bus() == bus)?;
+    behind
+        .slot
+        .as_ref()?
+        .parse()
+        .ok()
+        .filter(|slot| (1..0x2000).contains(slot))
+}
+
+const HOST_BRIDGE: Bdf = Bdf::of_devfn(0, 0, 0);
+const LPC: Bdf = Bdf::of_devfn(0, 0, 0x1f << 3);
+/// Wider than any device behind it, so that no driver believes itself throttled by a port that does not carry its traffic.
+const WIDE: Link = Link { speed: 6, width: 32 };
+/// A port that no host port stands for: the identity of QEMU's generic one, which every kernel takes without quirks.
+const PLAIN_PORT: PortIdentity = PortIdentity {
+    vendor: 0x1b36,
+    device: 0x000c,
+    revision: 0,
+    subsystem: None,
+};
