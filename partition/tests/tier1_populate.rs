@@ -49,17 +49,27 @@ fn all_memory_is_resident_before_the_guest_runs() {
     assert_eq!(partition.memory().regions().len(), 1);
 }
 
+/// Whether the kernel makes huge pages of shared memory on request: `MADV_COLLAPSE` is there, and nobody forbids it.
+fn host_gives_huge_pages() -> bool {
+    let policy =
+        std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled").unwrap_or_default();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|text| text.parse().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (6, 1) && !policy.is_empty() && !policy.contains("[deny]")
+}
+
 #[test]
-fn huge_pages_are_whole_or_the_host_has_none_and_memory_is_there_all_the_same() {
+fn memory_is_in_huge_pages_where_the_host_gives_them_and_all_there_where_not() {
     let (_directory, state) = state();
     let _partition = populated("huge", &state);
     let huge = smaps("huge", "ShmemPmdMapped:").unwrap();
-    assert!(huge <= SIZE && huge.is_multiple_of(2 << 20), "{huge}");
-    assert_eq!(
-        smaps("huge", "Rss:"),
-        Some(SIZE),
-        "{huge} bytes of it in huge pages"
-    );
+    // A fragmented host may refuse some.
+    let least = if host_gives_huge_pages() { SIZE / 2 } else { 0 };
+    assert!(huge >= least && huge.is_multiple_of(2 << 20), "{huge} of {SIZE}");
+    assert_eq!(smaps("huge", "Rss:"), Some(SIZE));
 }
 
 #[test]
@@ -89,19 +99,6 @@ fn the_guest_sees_what_was_written_to_its_memory() {
     partition.memory().write(GuestAddress(CODE), &LOAD).unwrap();
     partition.memory().write(GuestAddress(0x2000), &[0xa7]).unwrap();
     assert_eq!(run(&mut vcpu(partition.vm())), Exit::Out(0x10, 0xa7));
-}
-
-#[test]
-fn beyond_its_memory_the_guest_comes_out() {
-    let (_directory, state) = state();
-    let partition = populated("beyond", &state);
-    // mov ax, 0xffff; mov ds, ax; mov al, [...] cannot reach 80 MiB; the slot's own end is checked by its size.
-    let regions = partition.memory().regions();
-    assert_eq!(
-        regions.iter().map(|r| r.size).sum::<u64>(),
-        partition.plan().layout().memory()
-    );
-    assert!(!partition.memory().contains(GuestAddress(SIZE), 1));
 }
 
 #[test]

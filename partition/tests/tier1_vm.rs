@@ -107,6 +107,18 @@ fn a_dropped_slot_is_taken_away_from_the_guest_and_unmapped() {
 }
 
 #[test]
+fn where_a_slot_was_dropped_another_can_be_shown() {
+    let (vm, _code) = vm(&LOAD);
+    let mut vcpu = vcpu(&vm);
+    let both = [memory(4096, &[0x5a]), memory(4096, &[0x33])];
+    for (page, byte) in both.iter().zip([0x5a, 0x33]) {
+        let _slot = vm.map_slot(DATA, Arc::clone(page), Access::ReadWrite).unwrap();
+        restart(&vcpu);
+        assert_eq!(run(&mut vcpu), Exit::Out(0x10, byte));
+    }
+}
+
+#[test]
 fn the_guest_writes_through_a_slot() {
     let (vm, _code) = vm(&STORE);
     let data = memory(4096, &[0]);
