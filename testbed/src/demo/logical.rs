@@ -126,7 +126,10 @@ pub(crate) fn check_returned(l1: &mut L1, address: &str, serial: &str) -> Result
         .folder("/")
         .guard(Duration::from_secs(60));
     let outcome = l1.run(&job)?;
-    let found = String::from_utf8_lossy(&outcome.stdout).trim().to_owned();
+    let found = String::from_utf8_lossy(&outcome.stdout)
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
     if outcome.status == 0 && found == format!("nvme {serial} readable") {
         return Ok(());
     }
@@ -152,12 +155,12 @@ exit $status
 const RETURNED: &str = r#"
 device=/sys/bus/pci/devices/$1
 for try in 1 2 3 4 5 6 7 8 9 10; do
-    for disk in "$device"/nvme/nvme*/nvme*n1; do [ -e "$disk" ] && break 2; done
+    controller=$(basename "$device"/nvme/nvme*)
+    [ -b "/dev/${controller}n1" ] && break
     sleep 1
 done
-driver=$(basename "$(readlink "$device/driver")")
-serial=$(cat "$device"/nvme/nvme*/serial | tr -d ' ')
-dd if="/dev/$(basename "$disk")" of=/dev/null bs=1M count=16 status=none && echo "$driver $serial readable"
+echo "$(basename "$(readlink "$device/driver")") $(tr -d ' ' <"$device/nvme/$controller/serial")"
+dd if="/dev/${controller}n1" of=/dev/null bs=1M count=16 status=none && echo readable
 "#;
 
 /// A logical server that runs longer than this does not do what the demo asks of it.
