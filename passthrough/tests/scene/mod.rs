@@ -66,6 +66,25 @@ impl Scene {
         }
     }
 
+    /// Lets the CPU take an interrupt of this vector: its handler writes `acknowledge` (address, value), then the local
+    /// APIC's end-of-interrupt register.
+    pub(crate) fn take_interrupt(&mut self, vector: u8, acknowledge: (u64, u32)) {
+        let mut gate = (u64::from(HANDLER as u16) | 8 << 16 | 0x8e00 << 32).to_le_bytes();
+        gate[6..].copy_from_slice(&[0, 0]);
+        self.write_memory(GATES + u64::from(vector) * 8, &gate);
+        self.write_memory(DESCRIPTORS + 8, &0x00cf_9b00_0000_ffff_u64.to_le_bytes());
+        // mov [edi], eax; mov dword [0xfee000b0], 0; out DONE, al
+        let handler = [
+            0x89, 0x07, 0xc7, 0x05, 0xb0, 0x00, 0xe0, 0xfe, 0, 0, 0, 0, 0xe6, DONE,
+        ];
+        self.write_memory(HANDLER, &handler);
+        let mut sregs = self.cpu.get_sregs().unwrap();
+        (sregs.gdt.base, sregs.gdt.limit, sregs.idt.base, sregs.idt.limit) = (DESCRIPTORS, 15, GATES, 0x7ff);
+        self.cpu.set_sregs(&sregs).unwrap();
+        // sti; nop; jmp $
+        self.run([0xfb, 0x90, 0xeb, 0xfe], acknowledge.0, acknowledge.1);
+    }
+
     /// Whether the CPU's local APIC has an interrupt of this vector waiting.
     pub(crate) fn interrupt_waits(&self, vector: u8) -> bool {
         let lapic = self.cpu.get_lapic().unwrap();
@@ -84,7 +103,7 @@ impl Scene {
     fn run(&mut self, code: [u8; 4], address: u64, value: u32) -> u32 {
         self.write_memory(CODE, &code);
         let mut regs = self.cpu.get_regs().unwrap();
-        (regs.rip, regs.rdi, regs.rax, regs.rflags) = (CODE, address, value.into(), 2);
+        (regs.rip, regs.rdi, regs.rax, regs.rflags, regs.rsp) = (CODE, address, value.into(), 2, STACK);
         self.cpu.set_regs(&regs).unwrap();
         loop {
             match self.cpu.run().unwrap() {
@@ -112,6 +131,8 @@ fn flat_mode(cpu: &VcpuFd) {
     // Spurious interrupt register: the local APIC enabled by software, as an operating system would.
     let mut lapic = cpu.get_lapic().unwrap();
     (lapic.regs[0xf0], lapic.regs[0xf1]) = (-1, 1);
+    // And the old interrupt controller's pin masked, whose vectors nobody has set up.
+    lapic.regs[0x352] = 1;
     cpu.set_lapic(&lapic).unwrap();
 }
 
@@ -171,5 +192,10 @@ pub(crate) fn first_block(device: &str) -> Vec<u8> {
 
 /// Where the CPU's instructions are.
 const CODE: u64 = 0x1000;
+/// An interrupt handler, the table of gates, the segment descriptors, and the end of a stack.
+const HANDLER: u64 = 0x2000;
+const GATES: u64 = 0x3000;
+const DESCRIPTORS: u64 = 0x4000;
+const STACK: u64 = 0x6000;
 /// The port that ends a run.
 const DONE: u8 = 0x99;
