@@ -8,21 +8,13 @@ use std::io::Cursor;
 use fatfs::FatType;
 use gpt::disk::LogicalBlockSize;
 use gpt::partition_types;
-use pellucid_image::{BootDisk, BootPlan, DiscoverError};
-use support::{DiskRecipe, KERNEL, partition, read_all};
-
-fn plan(disk: &[u8]) -> Result<BootPlan, DiscoverError> {
-    BootDisk::new("disk.img", Cursor::new(disk))?.plan()
-}
+use pellucid_image::BootDisk;
+use support::{DiskRecipe, KERNEL, partition, plan, read_all};
 
 fn refusal(disk: &[u8]) -> String {
     let text = plan(disk).unwrap_err().to_string();
     assert!(text.starts_with("disk.img: ") && !text.contains('\n'), "{text}");
     text
-}
-
-fn chosen(recipe: DiskRecipe) -> String {
-    plan(&recipe.build()).unwrap().entry_id
 }
 
 const DEBIAN: &str = "title Debian GNU/Linux 12 (bookworm)
@@ -95,77 +87,6 @@ fn a_disk_whose_first_sectors_are_lost_is_read_by_its_backup_table() {
     let mut disk = debian().build();
     disk[..17 * 1024].fill(0);
     assert_eq!(plan(&disk).unwrap().entry_id, "debian-6.1.0-50-amd64.conf");
-}
-
-#[test]
-fn without_a_default_the_first_entry_of_the_menu_is_booted() {
-    let disk = DiskRecipe::default()
-        .entry("arch.conf", "title no sort key")
-        .entry("debian-6.1.0-9.conf", "sort-key debian\nversion 6.1.0-9")
-        .entry("debian-6.1.0-10.conf", "sort-key debian\nversion 6.1.0-10")
-        .entry("a-newest+0-3.conf", "sort-key aaa\nversion 99");
-    let plan = plan(&disk.build()).unwrap();
-    let order: Vec<&str> = plan.candidates.iter().map(|c| c.entry_id.as_str()).collect();
-    assert_eq!(
-        order,
-        [
-            "debian-6.1.0-10.conf",
-            "debian-6.1.0-9.conf",
-            "arch.conf",
-            "a-newest+0-3.conf"
-        ]
-    );
-    assert_eq!(plan.entry_id, order[0]);
-}
-
-#[test]
-fn the_default_pattern_wins_and_one_that_matches_nothing_is_no_obstacle() {
-    let two = || {
-        DiskRecipe::default()
-            .entry("Old.conf", "version 1")
-            .entry("new.conf", "version 2")
-    };
-    assert_eq!(
-        chosen(two().with("loader/loader.conf", "default OLD*\n")),
-        "old.conf"
-    );
-    assert_eq!(
-        chosen(two().with("loader/loader.conf", "default gone*\n")),
-        "old.conf"
-    );
-    assert_eq!(
-        chosen(two().with("loader/loader.conf", "default @saved\n")),
-        "old.conf"
-    );
-}
-
-#[test]
-fn an_entry_for_another_architecture_is_not_in_the_menu() {
-    let disk = DiskRecipe::default()
-        .entry("z-arm.conf", "architecture aa64")
-        .entry("a.conf", "architecture x64");
-    assert_eq!(plan(&disk.build()).unwrap().candidates.len(), 1);
-}
-
-#[test]
-fn hidden_and_automatic_files_are_not_entries() {
-    let disk = DiskRecipe::default()
-        .entry("auto-x.conf", "")
-        .entry("z.conf.bak", "")
-        .entry("a.CONF", "title A");
-    let plan = plan(&disk.build()).unwrap();
-    assert_eq!((plan.candidates.len(), plan.entry_id.as_str()), (1, "a.conf"));
-}
-
-#[test]
-fn an_entry_whose_kernel_is_gone_is_passed_over_as_the_loader_does() {
-    let gone = "version 9\nlinux /gone";
-    let disk = DiskRecipe::default()
-        .entry("a.conf", "")
-        .with("loader/entries/z.conf", gone);
-    let plan = plan(&disk.build()).unwrap();
-    assert_eq!(plan.entry_id, "a.conf");
-    assert_eq!(plan.candidates[0].missing.as_deref(), Some("\\gone"));
 }
 
 #[test]
@@ -251,6 +172,29 @@ fn an_esp_without_an_entry_is_refused_and_says_what_is_there_instead() {
 }
 
 #[test]
+fn a_partition_that_is_not_read_yet_is_named_when_it_may_hold_the_entries() {
+    let mut disk = DiskRecipe::default().build();
+    let config = gpt::GptConfig::new().writable(true);
+    let mut table = config.open_from_device(Cursor::new(&mut disk[..])).unwrap();
+    table
+        .add_partition_at("XBOOTLDR", 2, 6200, 8, partition_types::FREEDESK_BOOT, 0)
+        .unwrap();
+    table.write().unwrap();
+    assert!(refusal(&disk).contains("(XBOOTLDR) beside it is not read yet"));
+}
+
+#[test]
+fn a_path_or_an_initrd_list_without_end_is_refused() {
+    let deep = format!("linux {}x\n", "/loader/..".repeat(40));
+    assert!(
+        refusal(&DiskRecipe::default().with("loader/entries/a.conf", deep).build())
+            .contains("32 directories")
+    );
+    let many = DiskRecipe::default().entry("a.conf", &"initrd /vmlinuz\n".repeat(65));
+    assert!(refusal(&many.build()).contains("more than 64 initrds"));
+}
+
+#[test]
 fn too_many_entries_and_too_large_files_are_refused() {
     let large = DiskRecipe::default().entry("a.conf", &"options x\n".repeat(7000));
     assert!(refusal(&large.build()).contains("more than 64 KiB"));
@@ -278,10 +222,10 @@ fn a_path_that_is_no_disk_is_refused_by_name() {
         missing.starts_with("/nonexistent/disk.img: cannot be opened"),
         "{missing}"
     );
-    assert!(
-        BootDisk::open(std::path::Path::new("/"))
+    for path in ["/", "/dev/null"] {
+        let other = BootDisk::open(std::path::Path::new(path))
             .unwrap_err()
-            .to_string()
-            .contains("directory")
-    );
+            .to_string();
+        assert!(other.contains("neither a file nor a block device"), "{other}");
+    }
 }

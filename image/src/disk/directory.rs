@@ -29,7 +29,10 @@ impl Fat {
         path: &str,
     ) -> io::Result<Option<Vec<DirectoryEntry>>> {
         let mut entries = read_entries(disk, &self.root_extents(disk)?)?;
-        for name in components(path) {
+        for (depth, name) in components(path).enumerate() {
+            if depth == MAX_DEPTH {
+                return Err(invalid("a path goes through more than 32 directories"));
+            }
             let Some(directory) = entries.iter().find(|e| e.is_directory && e.is_named(name)) else {
                 return Ok(None);
             };
@@ -186,3 +189,4 @@ const DIRECTORY: u8 = 0x10;
 const VOLUME_LABEL: u8 = 0x08;
 const LONG_NAME: u8 = 0x0f;
 const MAX_ENTRIES: usize = 16_384;
+const MAX_DEPTH: usize = 32;

@@ -9,16 +9,23 @@ use super::DiskSource;
 /// A file on a server's disk, open for reading.
 pub struct DiskFile<'d, R> {
     disk: &'d DiskSource<R>,
-    extents: Vec<Range<u64>>,
+    /// Where in the file each range of the disk begins; ascending.
+    extents: Vec<(u64, Range<u64>)>,
     size: u64,
     position: u64,
 }
 
 impl<'d, R: Read + Seek> DiskFile<'d, R> {
     pub(crate) fn new(disk: &'d DiskSource<R>, extents: Vec<Range<u64>>, size: u64) -> Self {
+        let mut begin = 0;
+        let placed = extents.into_iter().map(|extent| {
+            let length = extent.end - extent.start;
+            begin += length;
+            (begin - length, extent)
+        });
         Self {
             disk,
-            extents,
+            extents: placed.collect(),
             size,
             position: 0,
         }
@@ -32,15 +39,10 @@ impl<'d, R: Read + Seek> DiskFile<'d, R> {
 
     /// The disk range that starts with the byte at the current position.
     fn here(&self) -> Option<Range<u64>> {
-        let mut skip = self.position;
-        for extent in &self.extents {
-            let length = extent.end - extent.start;
-            if skip < length {
-                return Some(extent.start + skip..extent.end);
-            }
-            skip -= length;
-        }
-        None
+        let behind = self.extents.partition_point(|(begin, _)| *begin <= self.position);
+        let (begin, extent) = self.extents.get(behind.checked_sub(1)?)?;
+        let start = extent.start.checked_add(self.position - begin)?;
+        (start < extent.end).then_some(start..extent.end)
     }
 }
 

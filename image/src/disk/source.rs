@@ -6,6 +6,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};
 
+use super::fat::invalid;
+
 /// A disk that can be read at any offset, through a shared reference.
 pub(crate) struct DiskSource<R> {
     size: u64,
@@ -18,6 +20,8 @@ struct Inner<R> {
     cached: u64,
     filled: usize,
     page: [u8; PAGE],
+    /// Bytes of structure (tables, directories) that may still be read.
+    budget: u64,
 }
 
 impl<R: Read + Seek> DiskSource<R> {
@@ -28,6 +32,7 @@ impl<R: Read + Seek> DiskSource<R> {
             cached: u64::MAX,
             filled: 0,
             page: [0; PAGE],
+            budget: MAX_STRUCTURE,
         };
         Ok(Self {
             size,
@@ -83,6 +88,9 @@ impl<R: Read + Seek> Inner<R> {
                 "the disk became shorter while it was read",
             ));
         }
+        let left = self.budget.checked_sub(count as u64);
+        self.budget =
+            left.ok_or_else(|| invalid("its directories and tables are larger than any boot disk's"))?;
         data[..count].copy_from_slice(&available[..count]);
         Ok(count)
     }
@@ -111,3 +119,33 @@ pub(crate) fn fill(reader: &mut impl Read, data: &mut [u8]) -> io::Result<usize>
 }
 
 const PAGE: usize = 4096;
+/// Ends the reading of a disk made to keep its reader busy: no honest one has a hundredth of it.
+const MAX_STRUCTURE: u64 = 256 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    #[test]
+    fn reading_structures_without_end_is_ended() {
+        let disk = DiskSource::new(Cursor::new(vec![7; 2 * PAGE])).unwrap();
+        let mut piece = [0; 4000];
+        let refused = (0..100_000).find(|_| disk.read_at(0, &mut piece).is_err());
+        assert_eq!(refused, Some(MAX_STRUCTURE / 4000));
+        assert!(
+            disk.read_at(0, &mut [0; PAGE]).is_ok(),
+            "contents can still be read"
+        );
+    }
+
+    #[test]
+    fn a_read_across_pages_and_to_the_end_is_whole_and_one_further_is_refused() {
+        let bytes: Vec<u8> = (0..5000u32).map(|i| (i % 255) as u8).collect();
+        let disk = DiskSource::new(Cursor::new(bytes.clone())).unwrap();
+        let mut piece = [0; 1000];
+        disk.read_at(4000, &mut piece).unwrap();
+        assert_eq!(piece, bytes[4000..]);
+        assert!(disk.read_at(4001, &mut piece).is_err() && disk.read_at(u64::MAX, &mut piece).is_err());
+    }
+}

@@ -8,7 +8,7 @@ use std::ops::Range;
 use gpt::disk::LogicalBlockSize;
 use gpt::header::{Header, read_header_from_arbitrary_device};
 use gpt::partition::file_read_partitions;
-use gpt::partition_types::EFI;
+use gpt::partition_types::{EFI, FREEDESK_BOOT};
 
 use super::DiskSource;
 
@@ -17,6 +17,8 @@ use super::DiskSource;
 pub(crate) struct BootPartitions {
     /// EFI system partitions, in table order.
     pub(crate) esp: Vec<Range<u64>>,
+    /// Whether there is an extended boot loader partition, which is not read.
+    pub(crate) has_extended: bool,
     /// Partitions in the table, of any kind.
     pub(crate) count: usize,
 }
@@ -88,7 +90,11 @@ fn read_table<R: Read + Seek>(
         block,
     )?;
     let size: u64 = block.into();
+    let has_extended = partitions
+        .values()
+        .any(|p| p.part_type_guid.guid == FREEDESK_BOOT.guid);
     let mut found = BootPartitions {
+        has_extended,
         count: partitions.len(),
         ..BootPartitions::default()
     };

@@ -28,11 +28,15 @@ impl SourceFile<'static> {
             path: path.to_owned(),
             source,
         };
-        let file = File::open(path).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        if metadata.is_dir() {
-            return Err(failed(io::ErrorKind::IsADirectory.into()));
+        // Asked first: opening a pipe would wait for its other end.
+        let metadata = std::fs::metadata(path).map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(failed(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a regular file",
+            )));
         }
+        let file = File::open(path).map_err(failed)?;
         Ok(Self::new(&path.display().to_string(), metadata.len(), file))
     }
 }

@@ -10,6 +10,7 @@ use fatfs::{FatType, FormatVolumeOptions, FsOptions};
 use gpt::disk::LogicalBlockSize;
 use gpt::{GptConfig, partition_types};
 use linux_loader::loader::bootparam::setup_header;
+use pellucid_image::{BootDisk, BootPlan, DiscoverError};
 use vm_memory::ByteValued;
 
 /// What a disk is made of.
@@ -92,6 +93,11 @@ pub(crate) fn partition(disk: &mut [u8], block: LogicalBlockSize, kind: partitio
         .add_partition_at("ESP", 1, lba, size / u64::from(block), kind, 0)
         .unwrap();
     table.write().unwrap();
+}
+
+/// What a disk in memory would boot.
+pub(crate) fn plan(disk: &[u8]) -> Result<BootPlan, DiscoverError> {
+    BootDisk::new("disk.img", Cursor::new(disk))?.plan()
 }
 
 /// A reader that fails the test when anything lies about its position.
