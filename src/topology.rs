@@ -179,3 +179,113 @@ const PLAIN_PORT: PortIdentity = PortIdentity {
     revision: 0,
     subsystem: None,
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// A host of files: a port at 00:02.0 with an NVMe controller behind it in slot 7, and a NIC on the root bus.
+    fn host(root: &Path) -> Inventory {
+        let devices = root.join("sys/bus/pci/devices");
+        let real = root.join("sys/devices/pci0000:00");
+        let add = |path: &str, vendor: &str, class: &str, config: &[u8]| {
+            let place = real.join(path);
+            std::fs::create_dir_all(&place).unwrap();
+            let files = [
+                ("vendor", vendor),
+                ("device", "0x0010"),
+                ("class", class),
+                ("revision", "0x01"),
+            ];
+            for (name, text) in files {
+                std::fs::write(place.join(name), text).unwrap();
+            }
+            std::fs::write(place.join("config"), config).unwrap();
+            std::fs::create_dir_all(&devices).unwrap();
+            let name = Path::new(path).file_name().unwrap();
+            std::os::unix::fs::symlink(&place, devices.join(name)).unwrap();
+            let group = root.join("sys/kernel/iommu_groups").join(name).join("devices");
+            std::fs::create_dir_all(&group).unwrap();
+            std::os::unix::fs::symlink(&place, group.join(name)).unwrap();
+            let number = root.join("sys/kernel/iommu_groups").join(name.len().to_string());
+            std::fs::create_dir_all(number.join("devices")).unwrap();
+            std::os::unix::fs::symlink(number, place.join("iommu_group")).unwrap();
+        };
+        let mut bridge = [0; 64];
+        (bridge[0x0e], bridge[0x19], bridge[0x1a]) = (1, 5, 6);
+        add("0000:00:02.0", "0x1b36", "0x060400", &bridge);
+        add("0000:00:02.0/0000:05:00.0", "0x1b36", "0x010802", &[0; 64]);
+        add("0000:00:19.0", "0x8086", "0x020000", &[0; 64]);
+        let slot = root.join("sys/bus/pci/slots/7");
+        std::fs::create_dir_all(&slot).unwrap();
+        std::fs::write(slot.join("address"), "0000:05:00\n").unwrap();
+        std::fs::create_dir_all(root.join("sys/bus/pci/drivers/vfio-pci")).unwrap();
+        std::fs::create_dir_all(root.join("dev/vfio")).unwrap();
+        std::fs::write(root.join("dev/vfio/vfio"), "").unwrap();
+        Inventory::survey_at(root).unwrap()
+    }
+
+    fn fit(devices: &[(&str, Option<&str>)]) -> Result<Topology, TopologyError> {
+        let root = tempfile::tempdir().unwrap();
+        let host = host(root.path());
+        let lend = |(from, at): &(&str, Option<&str>)| {
+            let spec = DeviceSpec {
+                host: from.parse().unwrap(),
+                at: at.map(|at| at.parse().unwrap()),
+            };
+            (spec, host.admit(spec.host).unwrap())
+        };
+        Topology::of(&devices.iter().map(lend).collect::<Vec<_>>(), &host)
+    }
+
+    #[test]
+    fn a_device_at_home_has_the_port_that_it_has_on_the_host() {
+        let tree = fit(&[("05:00.0", None)]).unwrap();
+        let (bdf, port) = tree.ports().next().unwrap();
+        assert_eq!(bdf.to_string(), "0000:00:02.0");
+        assert_eq!((port.buses.secondary, port.buses.subordinate), (5, 6));
+        assert_eq!((port.identity.vendor, port.slot), (0x1b36, Some(7)));
+    }
+
+    #[test]
+    fn a_device_that_moves_gets_a_port_that_leads_there() {
+        let tree = fit(&[("05:00.0", Some("03:00.0"))]).unwrap();
+        let port = tree.port_above(3).unwrap();
+        assert_eq!(port.bus(), 0);
+        assert_eq!(
+            tree.root_pin("03:00.0".parse().unwrap(), 0, |device, pin| Gsi(u32::from(
+                device * 4 + pin
+            )))
+            .0,
+            4
+        );
+    }
+
+    #[test]
+    fn an_address_that_is_taken_is_refused_with_the_free_ones() {
+        for at in ["00:00.0", "00:1f.0"] {
+            let refusal = fit(&[("00:19.0", Some(at))]).unwrap_err().to_string();
+            assert!(
+                refusal.contains("bridge") && refusal.contains("01 02 03"),
+                "{refusal}"
+            );
+        }
+        let refusal = fit(&[("05:00.0", None), ("00:19.0", Some("00:02.0"))]).unwrap_err();
+        assert!(matches!(refusal, TopologyError::Taken { by, .. } if by == "a root port"));
+        let twice = fit(&[("05:00.0", Some("00:04.0")), ("00:19.0", Some("00:04.0"))]).unwrap_err();
+        assert!(matches!(twice, TopologyError::Taken { by, .. } if by == "another device"));
+    }
+
+    #[test]
+    fn what_no_operating_system_would_find_is_refused() {
+        assert!(matches!(
+            fit(&[("00:19.0", Some("00:04.1"))]),
+            Err(TopologyError::Function { .. })
+        ));
+        assert!(matches!(
+            fit(&[("00:19.0", Some("0001:00:04.0"))]),
+            Err(TopologyError::Domain { .. })
+        ));
+    }
+}
