@@ -10,7 +10,7 @@ use crate::error::InterruptError;
 use crate::vm::{Vm, errno};
 
 mod line;
-mod routes;
+pub(crate) mod routes;
 
 pub use line::{IrqLine, LevelLine, ResampleLine};
 use routes::Routes;

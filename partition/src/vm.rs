@@ -5,11 +5,12 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
+use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, KvmIrqRouting, kvm_pit_config};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use vm_memory::GuestAddress;
 
 use crate::error::VmError;
+use crate::interrupt::routes::controller_routes;
 use crate::layout::Layout;
 use crate::sys::mapping::{Backing, Mapping};
 use crate::sys::slot::Slot;
@@ -52,6 +53,9 @@ impl Vm {
             flags: KVM_PIT_SPEAKER_DUMMY,
             ..Default::default()
         };
+        let routes = KvmIrqRouting::from_entries(&controller_routes());
+        let routes = routes.map_err(|_| step("KVM_SET_GSI_ROUTING")(kvm_ioctls::Error::new(libc::E2BIG)))?;
+        fd.set_gsi_routing(&routes).map_err(step("KVM_SET_GSI_ROUTING"))?;
         fd.create_pit2(pit).map_err(step("KVM_CREATE_PIT2"))?;
         Ok(Self {
             kvm,

@@ -59,15 +59,20 @@ impl Routes {
     }
 }
 
-/// The routes that KVM sets up for its own controllers, which a new table must repeat: pins 0 to 15 reach PIC and I/O APIC,
-/// the rest the I/O APIC only (arch/x86/kvm/irq_comm.c, `default_routing`).
-fn controller_routes() -> Vec<kvm_irq_routing_entry> {
+/// The routes of the board's own pins, which every table must repeat: 0 to 15 reach PIC and I/O APIC, the rest the I/O APIC only.
+///
+/// As on a PC, the timer (GSI 0) is wired to the I/O APIC's pin 2, where the PICs' cascade leaves it free; the MADT says so.
+pub(crate) fn controller_routes() -> Vec<kvm_irq_routing_entry> {
     let mut entries = Vec::new();
-    for pin in 0..IOAPIC_PINS {
-        entries.push(pin_route(pin, KVM_IRQCHIP_IOAPIC, pin));
-        match pin {
-            0..8 => entries.push(pin_route(pin, KVM_IRQCHIP_PIC_MASTER, pin)),
-            8..16 => entries.push(pin_route(pin, KVM_IRQCHIP_PIC_SLAVE, pin - 8)),
+    for gsi in 0..IOAPIC_PINS {
+        match gsi {
+            TIMER => entries.push(pin_route(gsi, KVM_IRQCHIP_IOAPIC, TIMER_PIN)),
+            TIMER_PIN => {}
+            _ => entries.push(pin_route(gsi, KVM_IRQCHIP_IOAPIC, gsi)),
+        }
+        match gsi {
+            0..8 => entries.push(pin_route(gsi, KVM_IRQCHIP_PIC_MASTER, gsi)),
+            8..16 => entries.push(pin_route(gsi, KVM_IRQCHIP_PIC_SLAVE, gsi - 8)),
             _ => {}
         }
     }
@@ -103,8 +108,10 @@ fn msi_route(gsi: u32, message: MsiMessage) -> kvm_irq_routing_entry {
 
 /// Entries of a table (include/linux/kvm_host.h, `KVM_MAX_IRQ_ROUTES`).
 const MOST_ENTRIES: u32 = 4096;
-/// Those that are left beside the controllers' own: one for each I/O APIC pin and 16 for the PICs.
-const MOST_MESSAGES: u32 = MOST_ENTRIES - IOAPIC_PINS - 16;
+/// Those that are left beside the controllers' own: 23 of the I/O APIC and 16 of the PICs.
+const MOST_MESSAGES: u32 = MOST_ENTRIES - (IOAPIC_PINS - 1) - 16;
+const TIMER: u32 = 0;
+const TIMER_PIN: u32 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -127,7 +134,7 @@ mod tests {
         let table = routes.with(last, message(1)).unwrap().unwrap();
         assert_eq!(table.as_slice().len(), MOST_ENTRIES as usize);
         let refusal = routes.reserve().unwrap_err().to_string();
-        assert_eq!(refusal, "all 4056 message-signalled routes of this VM are in use");
+        assert_eq!(refusal, "all 4057 message-signalled routes of this VM are in use");
         routes.free(Gsi(1000));
         assert_eq!(routes.reserve().unwrap(), Gsi(1000));
     }
@@ -139,7 +146,8 @@ mod tests {
         let table = routes.with(gsi, message(0x41)).unwrap().unwrap();
         for pin in 0..IOAPIC_PINS {
             let entries = table.as_slice().iter().filter(|entry| entry.gsi == pin);
-            assert_eq!(entries.count(), if pin < 16 { 2 } else { 1 }, "pin {pin}");
+            let wires = if pin == TIMER_PIN || pin >= 16 { 1 } else { 2 };
+            assert_eq!(entries.count(), wires, "pin {pin}");
         }
         let of_kind = |kind| {
             table
@@ -150,7 +158,7 @@ mod tests {
         };
         assert_eq!(
             (of_kind(KVM_IRQ_ROUTING_IRQCHIP), of_kind(KVM_IRQ_ROUTING_MSI)),
-            (40, 1)
+            (39, 1)
         );
     }
 
