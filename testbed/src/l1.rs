@@ -2,7 +2,9 @@
 //! Output and exit status come over channels of their own; the console is only a log.
 
 mod channel;
+mod ending;
 pub mod fault;
+mod furnish;
 mod job;
 mod monitor;
 mod running;
@@ -13,14 +15,13 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::machine::{Boot, Chardev, Share};
-use crate::setup::program::last_lines;
 use crate::{L1Error, Machine, Testbed};
-use channel::{Channels, Event};
-use fault::Fault;
+use channel::Channels;
+use ending::Answer;
+pub use furnish::remove_stale_folders;
+use furnish::{furnished, nonce, run_folder};
 pub use job::Job;
 pub use monitor::Monitor;
 pub use running::{Next, Outcome, Running, Stream};
@@ -196,157 +197,12 @@ impl L1 {
         }
     }
 
-    /// Waits for the control line `line`; what comes on the other channels is dropped.
-    fn await_answer(&mut self, line: &str, limit: Duration) -> Answer {
-        let deadline = Instant::now() + limit;
-        loop {
-            match self
-                .channels
-                .next(deadline.saturating_duration_since(Instant::now()))
-            {
-                Some(Event::Control(found)) if found == line => return Answer::Came,
-                Some(Event::Closed) => return Answer::Ended,
-                Some(_) => {}
-                None => return Answer::Silence,
-            }
-        }
-    }
-
     fn tell(&mut self, line: &str) -> Result<(), L1Error> {
         let path = self.folder.join("control");
         self.channels
             .tell(line)
             .map_err(|source| L1Error::io(path, source))
     }
-
-    fn wait_for_end(&mut self, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
-        while Instant::now() < deadline {
-            if !matches!(self.emulator.try_wait(), Ok(None)) {
-                return true;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        false
-    }
-
-    /// Why the machine is gone, from the emulator's last words and the kernel's.
-    fn ended(&mut self, during: &str) -> L1Error {
-        self.keep = true;
-        self.wait_for_end(Duration::from_secs(10));
-        let status = match self.emulator.try_wait() {
-            Ok(Some(status)) => status.to_string(),
-            _ => "its channels closed".to_owned(),
-        };
-        let emulator = self.log("emulator.log");
-        let console = self.log("console.log");
-        let fault = fault::in_logs(&emulator, &console);
-        let detail = if emulator.trim().is_empty() {
-            last_lines(&console, 4)
-        } else {
-            last_lines(&emulator, 3)
-        };
-        L1Error::Ended {
-            during: during.to_owned(),
-            status,
-            detail,
-            log: self.console_log(),
-            fault,
-        }
-    }
-
-    /// The machine does not answer: says what it was last seen doing.
-    fn hung(&mut self, during: &str, limit: Duration) -> L1Error {
-        self.keep = true;
-        let console = self.log("console.log");
-        let spinning = fault::is_spinning(self.emulator.id());
-        let fault = fault::in_logs(&self.log("emulator.log"), &console).or(Some(Fault::Hang { spinning }));
-        let detail = format!("last on the console: {}", last_lines(&console, 3));
-        L1Error::Hung {
-            during: during.to_owned(),
-            limit,
-            detail,
-            log: self.console_log(),
-            fault,
-        }
-    }
-
-    fn log(&self, name: &str) -> String {
-        let bytes = fs::read(self.folder.join(name)).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-}
-
-impl Drop for L1 {
-    /// The emulator first, then, if nothing went wrong, the folder it used.
-    fn drop(&mut self) {
-        if matches!(self.emulator.try_wait(), Ok(None)) {
-            if let Some(process) = rustix::process::Pid::from_raw(self.emulator.id().cast_signed()) {
-                let _gone_already = rustix::process::kill_process(process, rustix::process::Signal::TERM);
-            }
-            if !self.wait_for_end(Duration::from_secs(5)) {
-                let _gone_already = self.emulator.kill();
-            }
-            let _reaped = self.emulator.wait();
-        }
-        if !self.keep {
-            let _left_behind = fs::remove_dir_all(&self.folder);
-        }
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Answer {
-    Came,
-    Silence,
-    Ended,
-}
-
-/// Adds to a machine what the agent in it needs.
-fn furnished(testbed: &Testbed, mut machine: Machine, folder: &Path) -> Machine {
-    if let Boot::Kernel { image, initrd, .. } = &mut machine.boot {
-        *image = testbed.kernel.image.clone();
-        *initrd = testbed.initramfs.clone();
-    }
-    machine.console = Chardev::File(folder.join("console.log"));
-    machine.terminal = Some(folder.join("terminal"));
-    machine.monitor = Some(folder.join("monitor"));
-    machine.ports = ["control", "stdout", "stderr", "stdin"]
-        .map(|name| (format!("pellucid.{name}"), folder.join(name)))
-        .to_vec();
-    machine.shares = vec![
-        Share {
-            tag: "host".into(),
-            path: "/".into(),
-            writable: false,
-        },
-        Share {
-            tag: "share".into(),
-            path: folder.join("share"),
-            writable: true,
-        },
-    ];
-    machine
-}
-
-/// A folder with a short name, because the path of a Unix socket must be short.
-fn run_folder() -> Result<PathBuf, L1Error> {
-    static RUNS: AtomicU32 = AtomicU32::new(0);
-    let run = RUNS.fetch_add(1, Ordering::Relaxed);
-    let name = format!(
-        "pellucid-testbed.{}.{run}.{:04x}",
-        std::process::id(),
-        nonce() & 0xffff
-    );
-    let folder = std::env::temp_dir().join(name);
-    let share = folder.join("share");
-    fs::create_dir_all(&share).map_err(|source| L1Error::io(share, source))?;
-    Ok(folder)
-}
-
-fn nonce() -> u32 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |now| now.subsec_nanos())
 }
 
 const BOOT_LIMIT: Duration = Duration::from_secs(180);

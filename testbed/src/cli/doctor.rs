@@ -62,6 +62,8 @@ impl Doctor {
 pub(crate) fn clean(progress: Progress) -> Acted {
     let cache = Cache::open()?;
     let bytes = cache.clear()?;
+    let folders = pellucid_testbed::l1::remove_stale_folders();
+    progress.say(format!("removed the folders of {folders} runs that are over"));
     progress.say(format!(
         "removed {} MiB in {}",
         bytes >> 20,

@@ -50,7 +50,7 @@ job() {
     wait $task
     status=$?
     echo 1 >"$jobs-$id/cgroup.kill"
-    [ -n "$feeder" ] && kill $feeder
+    [ -n "$feeder" ] && kill $feeder 2>/dev/null
     wait $out $err
     rmdir "$jobs-$id" 2>/dev/null
     printf '\036end of job %s\036' "$id" >&4

@@ -35,16 +35,14 @@ pub fn in_logs(emulator: &str, console: &str) -> Option<Fault> {
     if emulator.contains("tcg_handle_interrupt: assertion failed") {
         return Some(Fault::LockAssertion);
     }
-    let signs = [
-        "Kernel panic - not syncing",
-        "PANIC: double fault",
-        "BUG: stack guard page was hit",
-        "BUG: TASK stack guard",
-    ];
-    signs
-        .iter()
-        .any(|sign| console.contains(sign))
-        .then_some(Fault::KernelPanic)
+    last_sign(console).map(|_| Fault::KernelPanic)
+}
+
+/// The line of a kernel's console by which it says that it is dead.
+pub(crate) fn last_sign(console: &str) -> Option<&str> {
+    console
+        .lines()
+        .rfind(|line| SIGNS.iter().any(|sign| line.contains(sign)))
 }
 
 /// Whether the process `id` uses most of a CPU.
@@ -67,6 +65,13 @@ fn parse_ticks(stat: &str) -> Option<u64> {
     let system: u64 = fields.next()?.parse().ok()?;
     Some(user + system)
 }
+
+const SIGNS: [&str; 4] = [
+    "Kernel panic - not syncing",
+    "PANIC: double fault",
+    "BUG: stack guard page was hit",
+    "BUG: TASK stack guard",
+];
 
 #[cfg(test)]
 mod tests {

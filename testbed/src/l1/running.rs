@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::L1Error;
 use crate::l1::channel::{EndMark, Event};
-use crate::l1::{Answer, Job, L1};
+use crate::l1::{Job, L1};
 use crate::setup::program::last_lines;
 
 /// One of a job's two outputs.
@@ -213,30 +213,5 @@ impl Drop for Running<'_> {
         let prefix = format!("exit {} ", self.id);
         let limit = Duration::from_secs(20);
         self.l1.await_prefix(&prefix, limit);
-    }
-}
-
-impl L1 {
-    /// Waits for a control line that begins with `prefix`.
-    fn await_prefix(&mut self, prefix: &str, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
-        loop {
-            match self
-                .channels
-                .next(deadline.saturating_duration_since(Instant::now()))
-            {
-                Some(Event::Control(line)) if line.starts_with(prefix) => return true,
-                Some(Event::Closed) | None => return false,
-                Some(_) => {}
-            }
-        }
-    }
-
-    /// Whether the machine's agent answers within `limit`.
-    pub fn answers(&mut self, limit: Duration) -> bool {
-        self.jobs += 1;
-        let id = format!("ping-{}", self.jobs);
-        self.tell(&format!("ping {id}")).is_ok()
-            && self.await_answer(&format!("pong {id}"), limit) == Answer::Came
     }
 }

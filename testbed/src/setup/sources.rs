@@ -70,7 +70,7 @@ pub fn parse_deb822(text: &str) -> Vec<Source> {
     let stanzas = kept
         .split(|line| line.trim().is_empty())
         .filter(|lines| !lines.is_empty());
-    stanzas.flat_map(|lines| parse_stanza(lines)).collect()
+    stanzas.flat_map(parse_stanza).collect()
 }
 
 /// The source in one line of `sources.list`, if it has one.

@@ -2,13 +2,16 @@
 //! the same machine and pass; a fault of the emulator costs a new boot and a rerun.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 
+use crate::disk::{Recipe, ServerDisk};
 use crate::l1::{Job, L1, Stream};
+use crate::setup::{Needs, install_missing};
 use crate::suite::Suite;
 use crate::suite::build::{Binary, Built};
 use crate::suite::libtest::Counter;
 use crate::suite::table::{Row, Table};
-use crate::{Device, L1Error, Machine, Place, Progress, Testbed};
+use crate::{Device, Disk, L1Error, Machine, Place, Progress, Testbed};
 
 /// Runs all of `built` in emulated servers.
 pub(crate) fn run_all(
@@ -25,10 +28,21 @@ pub(crate) fn run_all(
     if let Some(vmm) = &built.vmm {
         variables.push(("PELLUCID_VMM", vmm.to_string_lossy().into_owned()));
     }
+    let disk = match server_disk(testbed, built, progress) {
+        Ok(disk) => disk,
+        Err(error) => {
+            table.refuse("the server disk was not built", &error.to_string(), suite.strict);
+            None
+        }
+    };
+    if let Some(disk) = &disk {
+        variables.push(("PELLUCID_DISK", disk.to_string_lossy().into_owned()));
+    }
     let mut session = Session {
         suite,
         testbed,
         variables,
+        disk,
         progress,
         running: None,
     };
@@ -44,12 +58,14 @@ pub(crate) fn run_all(
 struct Wish {
     wide_iommu: bool,
     igb: bool,
+    disk: bool,
 }
 
 struct Session<'a> {
     suite: &'a Suite,
     testbed: &'a Testbed,
     variables: Vec<(&'static str, String)>,
+    disk: Option<PathBuf>,
     progress: Progress,
     running: Option<(Wish, L1)>,
 }
@@ -124,20 +140,37 @@ impl Session<'_> {
             return Ok(l1);
         }
         let _step = self.progress.step(format!("booting {}", title(wish)));
-        L1::boot(self.testbed, &machine(wish))
+        L1::boot(self.testbed, &machine(wish, self.disk.as_deref()))
     }
 }
 
-/// `tier2_map_48` wants an IOMMU of 48 bits, `tier2_vf_igb` a network card with SR-IOV.
+/// The server disk, if a binary wants it; built if it is not cached.
+fn server_disk(
+    testbed: &Testbed,
+    built: &Built,
+    progress: Progress,
+) -> Result<Option<PathBuf>, Box<dyn std::error::Error>> {
+    if !built.binaries.iter().any(|binary| wish(&binary.name).disk) {
+        return Ok(None);
+    }
+    install_missing(Needs::Disk, progress)?;
+    let step = progress.step("building the server disk");
+    let disk = ServerDisk::open(&Recipe::debian12(), testbed.cache.root(), &|now| step.now(now))?;
+    Ok(Some(disk.image))
+}
+
+/// `tier2_map_48` wants an IOMMU of 48 bits, `tier2_vf_igb` a network card with SR-IOV,
+/// `tier2_boot_disk` the server disk in the first NVMe controller.
 fn wish(name: &str) -> Wish {
     let has = |part: &str| name.split('_').any(|word| word == part);
     Wish {
         wide_iommu: has("48"),
         igb: has("igb"),
+        disk: has("disk"),
     }
 }
 
-fn machine(wish: Wish) -> Machine {
+fn machine(wish: Wish, disk: Option<&Path>) -> Machine {
     let mut machine = Machine::standard();
     if wish.wide_iommu {
         machine = machine.iommu_width(48);
@@ -147,13 +180,17 @@ fn machine(wish: Wish) -> Machine {
             place: Place::port(4),
         });
     }
+    if let Some(disk) = disk.filter(|_| wish.disk) {
+        machine = machine.disk("PELLUCID-BOOT", Disk::Discarded(disk.to_owned()));
+    }
     machine
 }
 
 fn title(wish: Wish) -> String {
     let width = if wish.wide_iommu { 48 } else { 39 };
     let igb = if wish.igb { " with igb" } else { "" };
-    format!("the emulated server{igb}, IOMMU {width} bits")
+    let disk = if wish.disk { " with the server disk" } else { "" };
+    format!("the emulated server{igb}{disk}, IOMMU {width} bits")
 }
 
 const MOST_RERUNS: usize = 2;
@@ -164,23 +201,32 @@ mod tests {
 
     #[test]
     fn a_name_says_which_machine_it_wants() {
+        let plain = Wish {
+            wide_iommu: false,
+            igb: false,
+            disk: false,
+        };
+        assert_eq!(wish("tier2_assign"), plain);
+        assert_eq!(machine(wish("tier2_map_48"), None).iommu_width, 48);
         assert_eq!(
-            wish("tier2_assign"),
-            Wish {
-                wide_iommu: false,
-                igb: false
-            }
-        );
-        assert_eq!(machine(wish("tier2_map_48")).iommu_width, 48);
-        assert_eq!(
-            machine(wish("tier2_v48x")).iommu_width,
+            machine(wish("tier2_v48x"), None).iommu_width,
             39,
             "only a word of its own counts"
         );
-        assert_eq!(
-            machine(wish("tier2_igb")).devices.len(),
-            Machine::standard().devices.len() + 1
-        );
+        let devices = Machine::standard().devices.len();
+        assert_eq!(machine(wish("tier2_igb"), None).devices.len(), devices + 1);
         assert!(title(wish("tier1_x_48_igb")).contains("igb, IOMMU 48"));
+    }
+
+    #[test]
+    fn only_a_binary_that_wants_the_server_disk_gets_it() {
+        let disk = Some(Path::new("/cache/disk"));
+        assert_eq!(machine(wish("tier2_boot"), disk), Machine::standard());
+        let given = machine(wish("tier2_boot_disk"), disk);
+        assert_eq!(
+            given,
+            Machine::standard().disk("PELLUCID-BOOT", Disk::Discarded("/cache/disk".into()))
+        );
+        assert_ne!(given, Machine::standard());
     }
 }
