@@ -58,8 +58,8 @@ fn motherboard(board: &AcpiBoard) -> Raw {
     let ecam: &dyn Aml = if board.ecam.end <= 1 << 32 { &low } else { &high };
     let resources = Raw::of(&ResourceTemplate::new(vec![
         ecam,
-        &IO::new(board::PM_BASE, board::PM_BASE, 1, 0x10),
-        &IO::new(board::RESET_PORT, board::RESET_PORT, 1, 1),
+        // The whole block as LPC decodes it. The reset register lies among PCI's configuration ports, which nobody claims here.
+        &IO::new(board::PM_BASE, board::PM_BASE, 1, PM_BLOCK),
     ]));
     device("MBRD", "PNP0C02", 0, &resources)
 }
@@ -70,3 +70,6 @@ fn device(name: &str, id: &str, uid: u8, resources: &dyn Aml) -> Raw {
     let resources = Name::new(Path::new("_CRS"), resources);
     Raw::of(&Device::new(Path::new(name), vec![&id, &uid, &resources]))
 }
+
+/// I/O ports of the power management block (ICH9 datasheet, 13.8.3).
+const PM_BLOCK: u8 = 0x80;
