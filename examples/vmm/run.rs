@@ -4,8 +4,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
-use pellucid::{Console as GuestConsole, LogicalServer, ServerEvent};
+use pellucid::{Console as GuestConsole, LogicalServer, ServerEvent, Source};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::arguments::RunArguments;
@@ -21,7 +22,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Outcome {
         let end = run_once(arguments, &mut requests)?;
         match end {
             End::Reset if !arguments.no_reboot => {
-                eprintln!("vmm: the guest asked for a reset; starting it again\r")
+                eprintln!("vmm: the guest asked for a reset; starting it again\r");
+                await_disk(arguments);
             }
             End::Reset => return Ok(Status::ResetAsked),
             End::Crashed => return Ok(Status::GuestCrashed),
@@ -152,6 +154,17 @@ impl Watch<'_> {
     }
 }
 
+/// A controller that was just given back takes a moment until its disk has a node again. If none comes, the check says so.
+fn await_disk(arguments: &RunArguments) {
+    let Source::BootDisk(path) = arguments.spec().source else {
+        return;
+    };
+    let begun = Instant::now();
+    while !path.exists() && begun.elapsed() < DISK_RETURNS {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn end_of(event: &ServerEvent) -> Option<End> {
     match event {
         ServerEvent::PowerOff => Some(End::PoweredOff),
@@ -175,5 +188,7 @@ fn end_of(event: &ServerEvent) -> Option<End> {
     }
 }
 
+/// How long a host driver may take to find its disk.
+const DISK_RETURNS: Duration = Duration::from_secs(10);
 /// Ctrl-], as telnet and virsh have it.
 const ESCAPE: u8 = 0x1d;
