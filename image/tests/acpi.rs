@@ -167,6 +167,48 @@ fn cpus_with_large_ids_get_x2apic_entries() {
 }
 
 #[test]
+fn the_configuration_window_is_the_same_in_every_table() {
+    let mut board = board(1);
+    board.ecam = 0xb000_0000..0xb400_0000;
+    let tables = board.tables().unwrap();
+    let mcfg = tables.table(b"MCFG").unwrap();
+    assert_eq!((quad(mcfg, 44), mcfg[54], mcfg[55]), (0xb000_0000, 0, 63));
+    let memory32fixed = [0x86, 9, 0, 1, 0, 0, 0, 0xb0, 0, 0, 0, 4];
+    let dsdt = tables.table(b"DSDT").unwrap();
+    assert!(
+        dsdt.windows(12).any(|bytes| bytes == memory32fixed),
+        "the motherboard reserves it"
+    );
+    board.ecam = 0x20_0000_0000..0x20_1000_0000;
+    let high = board.tables().unwrap();
+    let minimum = 0x20_0000_0000u64.to_le_bytes();
+    assert!(
+        high.table(b"DSDT")
+            .unwrap()
+            .windows(8)
+            .any(|bytes| bytes == minimum),
+        "above 4 GiB too"
+    );
+}
+
+#[test]
+fn the_timer_and_the_sci_are_where_the_board_wires_them() {
+    let tables = board(1).tables().unwrap();
+    let madt = tables.table(b"APIC").unwrap();
+    let holds = |entry: &[u8]| madt.windows(entry.len()).any(|bytes| bytes == entry);
+    assert!(holds(&[2, 10, 0, 0, 2, 0, 0, 0, 0, 0]), "the PIT is on input 2");
+    assert!(
+        holds(&[2, 10, 0, 9, 9, 0, 0, 0, 0x0d, 0]),
+        "the SCI is level, active high"
+    );
+    assert!(
+        holds(&[1, 12, 1, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0]),
+        "the I/O APIC's id follows the CPUs'"
+    );
+    assert!(holds(&[4, 6, 0xff, 0, 0, 1]), "NMI is on LINT1");
+}
+
+#[test]
 fn interrupt_pins_are_spread_over_the_upper_inputs() {
     assert_eq!(
         (intx_gsi(0, 0).0, intx_gsi(1, 3).0, intx_gsi(31, 1).0),

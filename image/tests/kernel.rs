@@ -156,6 +156,82 @@ fn an_initrd_larger_than_memory_says_how_much_it_needs() {
 }
 
 #[test]
+fn what_would_be_refused_is_refused_before_there_is_memory() {
+    let layout = Layout::new(64 << 20, 39).unwrap();
+    let check = |kernel: Vec<u8>, initrd: u64, command_line: String| {
+        let initrds = vec![SourceFile::new("initrd", initrd, Cursor::new(Vec::new()))];
+        let mut linux = Linux {
+            kernel: source("vmlinuz", kernel),
+            initrds,
+            command_line,
+        };
+        linux.check(&layout).map_err(|error| error.to_string())
+    };
+    assert_eq!(check(small_kernel(), 4096, "ro".into()), Ok(()));
+    assert!(
+        check(small_kernel()[..4096].to_vec(), 0, String::new())
+            .unwrap_err()
+            .contains("truncated")
+    );
+    assert!(
+        check(b"MZ".to_vec(), 0, String::new())
+            .unwrap_err()
+            .contains("no Linux setup header")
+    );
+    assert!(
+        check(small_kernel(), 60 << 20, String::new())
+            .unwrap_err()
+            .contains("at least 84 MiB")
+    );
+    assert!(
+        check(small_kernel(), 0, "x".repeat(3000))
+            .unwrap_err()
+            .contains("3000 bytes")
+    );
+    assert!(
+        check(small_kernel(), u64::MAX, String::new())
+            .unwrap_err()
+            .contains("do not fit")
+    );
+}
+
+#[test]
+fn a_kernel_without_initrds_is_told_of_none() {
+    let machine = Machine::of(64);
+    machine.load(small_kernel(), &[], "").unwrap();
+    let params: boot_params = machine.read(Layout::BOOT_PARAMS.0);
+    let (start, size) = (params.hdr.ramdisk_image, params.hdr.ramdisk_size);
+    assert_eq!(
+        (start, size, params.ext_ramdisk_image, params.ext_ramdisk_size),
+        (0, 0, 0, 0)
+    );
+}
+
+#[test]
+fn nothing_is_written_for_a_kernel_that_is_refused() {
+    let machine = Machine::of(64);
+    machine
+        .load(small_kernel()[..4096].to_vec(), &[], "ro")
+        .unwrap_err();
+    let written = [Layout::BOOT_PARAMS.0, Layout::COMMAND_LINE.0, 16 * MIB].map(|at| machine.bytes(at, 4096));
+    assert!(written.concat().iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn an_unmovable_kernel_is_loaded_at_its_address_or_not_at_all() {
+    let fixed = put(small_kernel(), 0x234, &[0]);
+    assert!(Machine::of(64).load(fixed.clone(), &[], "").is_ok());
+    let text = Machine::of(16).load(fixed, &[], "").unwrap_err().to_string();
+    assert!(text.contains("memory up to 24 MiB"), "{text}");
+    let moved = Machine::of(16).load(small_kernel(), &[], "").unwrap();
+    let expected = Entry::Linux64 {
+        rip: GuestAddress((2 << 20) + 0x200),
+        boot_params: Layout::BOOT_PARAMS,
+    };
+    assert_eq!(moved, expected);
+}
+
+#[test]
 fn a_command_line_longer_than_the_kernel_reads_is_refused() {
     let machine = Machine::of(64);
     assert!(machine.load(small_kernel(), &[], &"x".repeat(2047)).is_ok());

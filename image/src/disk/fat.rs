@@ -194,3 +194,94 @@ pub(crate) fn invalid(reason: &'static str) -> io::Error {
 /// FAT directories have at most 65,536 entries of 32 bytes.
 pub(crate) const MAX_DIRECTORY: u64 = 65_536 * 32;
 const MAX_EXTENTS: usize = 65_536;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    /// A FAT16 boot sector: 512-byte sectors, one per cluster, two tables of 64 sectors, 10,000 sectors in all.
+    fn boot_sector() -> [u8; 512] {
+        let mut boot = [0; 512];
+        boot[11..13].copy_from_slice(&512u16.to_le_bytes());
+        (boot[13], boot[14], boot[16]) = (1, 1, 2);
+        boot[17..19].copy_from_slice(&512u16.to_le_bytes());
+        boot[19..21].copy_from_slice(&10_000u16.to_le_bytes());
+        boot[22..24].copy_from_slice(&64u16.to_le_bytes());
+        boot[510..].copy_from_slice(&[0x55, 0xaa]);
+        boot
+    }
+
+    const SIZE: u64 = 10_000 * 512;
+
+    /// A disk whose volume has these table entries from cluster 2 on.
+    fn volume(entries: &[u16]) -> (DiskSource<Cursor<Vec<u8>>>, Fat) {
+        let mut disk = vec![0; SIZE as usize];
+        disk[..512].copy_from_slice(&boot_sector());
+        for (index, entry) in entries.iter().enumerate() {
+            disk[512 + 4 + index * 2..][..2].copy_from_slice(&entry.to_le_bytes());
+        }
+        let disk = DiskSource::new(Cursor::new(disk)).unwrap();
+        let fat = Fat::open(&disk, 0..SIZE).unwrap();
+        (disk, fat)
+    }
+
+    fn extents(entries: &[u16], size: u64) -> Result<Vec<Range<u64>>, String> {
+        let (disk, fat) = volume(entries);
+        fat.file_extents(&disk, 2, size)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_geometry_follows_from_the_boot_sector() {
+        let fat = Fat::parse(&boot_sector(), 0..SIZE).unwrap();
+        let data = (1 + 2 * 64 + 32) * 512;
+        assert_eq!(
+            (fat.kind, fat.table, fat.data),
+            (Kind::Fat16, 512..65 * 512, data)
+        );
+        assert_eq!(u64::from(fat.clusters), (SIZE - data) / 512);
+    }
+
+    #[test]
+    fn neighbouring_clusters_become_one_range_and_the_last_is_cut_to_size() {
+        let start = (1 + 2 * 64 + 32) * 512;
+        let whole = extents(&[3, 4, 0xffff], 1100).unwrap();
+        assert_eq!((whole.len(), &whole[0]), (1, &(start..start + 1100)));
+        let split = vec![start..start + 512, start + 1024..start + 1124];
+        assert_eq!(extents(&[4, 0, 0xfff8], 612), Ok(split));
+        assert_eq!(extents(&[0xffff], 0), Ok(vec![]));
+    }
+
+    #[test]
+    fn chains_that_end_early_leave_the_volume_or_loop_are_refused() {
+        assert!(
+            extents(&[0xffff], 513)
+                .unwrap_err()
+                .contains("ends before the file")
+        );
+        assert!(extents(&[0], 513).unwrap_err().contains("leaves the volume"));
+        assert!(extents(&[1], 513).unwrap_err().contains("leaves the volume"));
+        assert!(extents(&[0xfff6], 513).unwrap_err().contains("leaves the volume"));
+        assert!(extents(&[3, 2], 4096).unwrap_err().contains("loops"));
+        assert!(extents(&[2], 4096).unwrap_err().contains("loops"));
+    }
+
+    #[test]
+    fn a_boot_sector_that_contradicts_itself_is_refused() {
+        for (at, value) in [
+            (510, 0),
+            (11, 1),
+            (13, 0),
+            (13, 3),
+            (14, 0),
+            (16, 0),
+            (22, 0),
+            (20, 0xff),
+        ] {
+            let mut boot = boot_sector();
+            boot[at] = value;
+            assert!(Fat::parse(&boot, 0..SIZE).is_err(), "byte {at} is {value}");
+        }
+    }
+}

@@ -20,91 +20,111 @@ pub struct Linux<'a> {
     pub command_line: String,
 }
 
+/// Where everything goes, found out without any memory.
+enum Fitted {
+    BzImage {
+        header: BzImageHeader,
+        kernel: Range<u64>,
+        initrd: Range<u64>,
+    },
+    Pvh {
+        image: elf::PvhImage,
+        initrd: Range<u64>,
+    },
+}
+
 impl Linux<'_> {
+    /// Whether this kernel can be loaded as `layout` says. Reads headers only; refuses what [`Linux::load`] would refuse, but for
+    /// files that cannot be read to their end.
+    pub fn check(&mut self, layout: &Layout) -> Result<(), LoadError> {
+        self.fit(layout).map(drop)
+    }
+
     /// Writes the kernel, its initrds, command line and boot parameters into `memory`, which is mapped as `layout` says.
     ///
     /// Uses one buffer of 128 KiB. The ACPI tables are written separately; the kernel is told to look for them at the start of
     /// [`Layout::ACPI`].
     pub fn load(mut self, memory: &GuestMemory, layout: &Layout) -> Result<Entry, LoadError> {
+        let boot_params = Layout::BOOT_PARAMS;
+        let (name, entry) = match self.fit(layout)? {
+            Fitted::BzImage {
+                header,
+                kernel,
+                initrd,
+            } => {
+                let load = GuestAddress(kernel.start);
+                let payload = header
+                    .payload_size
+                    .min(self.kernel.size() - header.payload_offset);
+                self.kernel
+                    .copy_to(header.payload_offset, payload, memory, load)?;
+                self.copy_initrds(memory, initrd.start)?;
+                memory.write(boot_params, &zero_page(&header, load, &initrd, layout))?;
+                (
+                    "bzImage",
+                    Entry::Linux64 {
+                        rip: GuestAddress(load.0 + ENTRY_64),
+                        boot_params,
+                    },
+                )
+            }
+            Fitted::Pvh { image, initrd } => {
+                image.copy_to(&mut self.kernel, memory)?;
+                self.copy_initrds(memory, initrd.start)?;
+                memory.write(boot_params, &pvh::start_info(&initrd, layout))?;
+                (
+                    "PVH kernel",
+                    Entry::Pvh {
+                        rip: GuestAddress(image.entry()),
+                        start_info: boot_params,
+                    },
+                )
+            }
+        };
+        let line = [self.command_line.as_bytes(), &[0]].concat();
+        memory.write(Layout::COMMAND_LINE, &line)?;
+        tracing::debug!(kernel = self.kernel.name(), ?entry, "{name} loaded");
+        Ok(entry)
+    }
+
+    fn fit(&mut self, layout: &Layout) -> Result<Fitted, LoadError> {
         let mut start = [0; BzImageHeader::SPAN];
         let count = self.kernel.read_at(0, &mut start)?;
         let start = &start[..count];
         if start.starts_with(elf::MAGIC) {
-            return self.load_pvh(memory, layout);
+            return self.fit_pvh(layout);
         }
         if start.len() < BzImageHeader::SPAN && BzImageHeader::is_present(start) {
-            let needed = BzImageHeader::SPAN as u64;
-            return Err(LoadError::Truncated {
-                name: self.kernel.name().to_owned(),
-                size: count as u64,
-                needed,
-            });
+            return Err(self.truncated(BzImageHeader::SPAN as u64));
         }
         let header = BzImageHeader::parse(start).map_err(|error| self.not_bootable(error.to_string()))?;
-        self.load_bzimage(&header, memory, layout)
-    }
-
-    fn load_bzimage(
-        &mut self,
-        header: &BzImageHeader,
-        memory: &GuestMemory,
-        layout: &Layout,
-    ) -> Result<Entry, LoadError> {
         // The size is rounded up to 16 bytes in the header, so up to 15 may be missing at the end of the file.
-        let (size, needed) = (self.kernel.size(), header.payload_offset + header.payload_size);
-        if size + 15 < needed {
-            return Err(LoadError::Truncated {
-                name: self.kernel.name().to_owned(),
-                size,
-                needed,
-            });
+        let needed = header.payload_offset + header.payload_size;
+        if self.kernel.size() + 15 < needed {
+            return Err(self.truncated(needed));
         }
         self.check_command_line(header.command_line_size)?;
-        let range = place_kernel(header, layout.ram_below()).map_err(|e| self.no_room(e, layout))?;
-        let initrd = self.place_initrds(range.end, header.initrd_address_max, layout)?;
-        let load = GuestAddress(range.start);
-        let payload = header.payload_size.min(size - header.payload_offset);
-        self.kernel
-            .copy_to(header.payload_offset, payload, memory, load)?;
-        self.copy_initrds(memory, initrd.start)?;
-        self.write_command_line(memory)?;
-        memory.write(Layout::BOOT_PARAMS, &zero_page(header, load, &initrd, layout))?;
-        tracing::debug!(
-            kernel = self.kernel.name(),
-            load = range.start,
-            initrd = initrd.start,
-            "bzImage loaded"
-        );
-        Ok(Entry::Linux64 {
-            rip: GuestAddress(load.0 + ENTRY_64),
-            boot_params: Layout::BOOT_PARAMS,
+        let kernel = place_kernel(&header, layout.ram_below()).map_err(|e| self.no_room(e, layout))?;
+        let initrd = self.place_initrds(kernel.end, header.initrd_address_max, layout)?;
+        Ok(Fitted::BzImage {
+            header,
+            kernel,
+            initrd,
         })
     }
 
-    fn load_pvh(&mut self, memory: &GuestMemory, layout: &Layout) -> Result<Entry, LoadError> {
+    fn fit_pvh(&mut self, layout: &Layout) -> Result<Fitted, LoadError> {
         let image = elf::PvhImage::parse(&mut self.kernel)?;
         self.check_command_line(PVH_COMMAND_LINE)?;
         let (start, end) = (image.start(), image.end());
-        if end > layout.ram_below() || start < Layout::HIGH_MEMORY.0 {
-            if start < Layout::HIGH_MEMORY.0 {
-                return Err(self.not_bootable(format!("it wants to be loaded at {start:#x}, below 1 MiB")));
-            }
+        if start < Layout::HIGH_MEMORY.0 {
+            return Err(self.not_bootable(format!("it wants to be loaded at {start:#x}, below 1 MiB")));
+        }
+        if end > layout.ram_below() {
             return Err(self.no_room(NoRoom::Kernel { needed: end }, layout));
         }
         let initrd = self.place_initrds(end, u64::from(u32::MAX), layout)?;
-        image.copy_to(&mut self.kernel, memory)?;
-        self.copy_initrds(memory, initrd.start)?;
-        self.write_command_line(memory)?;
-        memory.write(Layout::BOOT_PARAMS, &pvh::start_info(&initrd, layout))?;
-        tracing::debug!(
-            kernel = self.kernel.name(),
-            entry = image.entry(),
-            "PVH kernel loaded"
-        );
-        Ok(Entry::Pvh {
-            rip: GuestAddress(image.entry()),
-            start_info: Layout::BOOT_PARAMS,
-        })
+        Ok(Fitted::Pvh { image, initrd })
     }
 
     /// The range for all initrds together; an empty one when there are none.
@@ -149,15 +169,18 @@ impl Linux<'_> {
         Ok(())
     }
 
-    fn write_command_line(&self, memory: &GuestMemory) -> Result<(), LoadError> {
-        let line = [self.command_line.as_bytes(), &[0]].concat();
-        Ok(memory.write(Layout::COMMAND_LINE, &line)?)
-    }
-
     fn not_bootable(&self, reason: String) -> LoadError {
         LoadError::NotBootable {
             name: self.kernel.name().to_owned(),
             reason,
+        }
+    }
+
+    fn truncated(&self, needed: u64) -> LoadError {
+        LoadError::Truncated {
+            name: self.kernel.name().to_owned(),
+            size: self.kernel.size(),
+            needed,
         }
     }
 

@@ -56,7 +56,10 @@ pub(crate) fn place_initrd(
         Some(start) => Ok(start..start + size),
         None => Err(NoRoom::Initrd {
             available: top.saturating_sub(bottom),
-            needed: bottom.saturating_add(size).next_multiple_of(2 << 20),
+            needed: bottom
+                .saturating_add(size)
+                .checked_next_multiple_of(2 << 20)
+                .unwrap_or(u64::MAX),
         }),
     }
 }
