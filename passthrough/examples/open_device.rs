@@ -12,7 +12,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .nth(1)
         .ok_or("usage: open_device DOMAIN:BUS:DEVICE.FUNCTION")?;
     let admitted = Inventory::survey()?.admit(address.parse()?)?;
-    println!("{:#?}", admitted.function());
+    let function = admitted.function();
+    println!(
+        "{} {} driven by {:?}, uses {:?}",
+        function.bdf, function.ids, function.driver.bound, function.uses
+    );
 
     let claimed = admitted.claim(&StateDir::standard()?, "open_device")?;
     let bound = claimed.bind(&IoSpace::open()?)?;

@@ -6,7 +6,13 @@ use pellucid_partition::Bdf;
 use crate::error::Refusal;
 use crate::inventory::{Function, Inventory, NodeState, Use};
 
-/// A function that may be lent: surveyed and admitted. Nothing is held yet.
+/// A function that may be lent: surveyed and admitted. Nothing is held yet, so nothing can be opened:
+///
+/// ```compile_fail
+/// # fn show(admitted: pellucid_passthrough::Admitted, space: std::sync::Arc<pellucid_passthrough::IoSpace>) {
+/// admitted.bind(&space);
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "an admission holds nothing; claim it"]
 pub struct Admitted {
@@ -40,23 +46,7 @@ impl Inventory {
                 class: function.ids.class,
             });
         }
-        match function.uses.first() {
-            Some(Use::Mount { device, mount_point }) => {
-                let (disk, mount_point) = (device.clone(), mount_point.clone());
-                return Err(Refusal::Mounted {
-                    device: bdf,
-                    disk,
-                    mount_point,
-                });
-            }
-            Some(Use::Swap { device }) => {
-                return Err(Refusal::Swap {
-                    device: bdf,
-                    disk: device.clone(),
-                });
-            }
-            None => {}
-        }
+        unused(bdf, &function.uses)?;
         let group = function.group.as_ref().ok_or(Refusal::NoIommu { device: bdf })?;
         let others = self.blockers(function);
         if !others.is_empty() {
@@ -77,5 +67,27 @@ impl Inventory {
             NodeState::Denied => Err(Refusal::VfioDenied { device: bdf }),
             NodeState::Missing => Err(Refusal::NoVfio { device: bdf }),
         }
+    }
+}
+
+/// Refuses a function that the host uses.
+pub(crate) fn unused(device: Bdf, uses: &[Use]) -> Result<(), Refusal> {
+    match uses.first() {
+        Some(Use::Mount {
+            device: disk,
+            mount_point,
+        }) => {
+            let (disk, mount_point) = (disk.clone(), mount_point.clone());
+            Err(Refusal::Mounted {
+                device,
+                disk,
+                mount_point,
+            })
+        }
+        Some(Use::Swap { device: disk }) => Err(Refusal::Swap {
+            device,
+            disk: disk.clone(),
+        }),
+        None => Ok(()),
     }
 }

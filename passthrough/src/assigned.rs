@@ -80,14 +80,14 @@ impl Assigned {
     }
 
     fn take_back(&mut self) -> Result<(), ReleaseError> {
-        let Some(bound) = self.bound.take() else {
+        let Some(mut bound) = self.bound.take() else {
             return Ok(());
         };
         self.endpoint.end();
-        let released = bound.release();
-        // The device is closed: nothing reaches the guest's memory any more.
+        let health = bound.stop();
+        // The device is closed: nothing reaches the guest's memory any more, and its group is still there to unmap it from.
         self.memory = None;
-        released
+        bound.finish(health)
     }
 }
 

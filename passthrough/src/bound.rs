@@ -1,6 +1,5 @@
 //! The second stage: a claimed function, opened, answering, and kept from doing DMA.
 
-use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
@@ -8,15 +7,24 @@ use pellucid_partition::Bdf;
 
 use crate::claimed::Claimed;
 use crate::error::{BindError, ReleaseError};
+use crate::health::{prove, quiesce, read_ids};
 use crate::inventory::Function;
 use crate::lease::Lease;
 use crate::space::IoSpace;
 use crate::sys::Group;
-use crate::transport::{IrqKind, RegionIndex, Transport};
+use crate::transport::Transport;
 
 /// Opened, in a partition's I/O address space. Cannot yet do DMA: its bus master bit is off.
 ///
-/// Dropping it resets the function, proves that it is well, and gives it back as [`Bound::release`] does.
+/// Dropping it resets the function, proves that it is well, and gives it back as [`Bound::release`] does. A stage is
+/// consumed by the next:
+///
+/// ```compile_fail
+/// # fn show(bound: pellucid_passthrough::Bound, guest: pellucid_passthrough::Guest, view: pellucid_passthrough::View) {
+/// let assigned = bound.assign(&guest, view);
+/// bound.transport();
+/// # }
+/// ```
 #[must_use = "dropping it gives the function back to its driver"]
 pub struct Bound {
     // Teardown order: the device, then its group, then its driver's claim.
@@ -98,14 +106,25 @@ impl Bound {
     }
 
     fn give_back(&mut self) -> Result<(), ReleaseError> {
-        if self.group.is_none() {
-            return Ok(());
-        }
+        let health = self.stop();
+        self.finish(health)
+    }
+
+    /// Stops the function, proves that it is well and closes it: nothing is reached by it from here on.
+    pub(crate) fn stop(&mut self) -> Result<(), String> {
         let health = prove(self.lease.as_ref(), self.function());
-        self.space.untell_kvm(self.group_fd());
         // Only a closed device lets vfio-pci unbind, whoever still has a handler of it in a cache.
         self.lease.end();
-        self.group = None;
+        health
+    }
+
+    /// Gives the stopped function back, or keeps it away from everybody if it is not well.
+    pub(crate) fn finish(&mut self, health: Result<(), String>) -> Result<(), ReleaseError> {
+        let Some(group) = self.group.take() else {
+            return Ok(());
+        };
+        self.space.untell_kvm(group.as_fd().as_raw_fd());
+        drop(group);
         match health {
             Ok(()) => Ok(self.claimed.give_back()?),
             Err(reason) => Err(self.claimed.quarantine(reason).into()),
@@ -115,71 +134,11 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
+        if self.group.is_none() {
+            return;
+        }
         if let Err(error) = self.give_back() {
             tracing::error!(device = %self.bdf(), %error, "giving the function back failed");
         }
     }
 }
-
-/// Turns memory, I/O and bus master off.
-pub(crate) fn quiesce(transport: &dyn Transport) -> io::Result<()> {
-    let mut command = [0; 2];
-    transport.read(RegionIndex::Config, COMMAND, &mut command)?;
-    command[0] &= !0x7;
-    transport.write(RegionIndex::Config, COMMAND, &command)
-}
-
-/// Stops and resets the function, then looks whether it is well: it answers with its ids, and DMA is off.
-pub(crate) fn prove(transport: &dyn Transport, function: &Function) -> Result<(), String> {
-    let said = |act: &'static str| move |error: io::Error| format!("{act}: {error}");
-    quiesce(transport).map_err(said("stopping it"))?;
-    for kind in [
-        IrqKind::Msix,
-        IrqKind::Msi,
-        IrqKind::Intx,
-        IrqKind::Error,
-        IrqKind::Request,
-    ] {
-        if transport.irq(kind).count > 0
-            && let Err(error) = transport.unwire(kind)
-        {
-            // Disabling what was not enabled is refused by some kernels, and harmless.
-            tracing::debug!(device = %function.bdf, ?kind, %error, "not unwired");
-        }
-    }
-    if transport.resettable() {
-        transport.reset().map_err(said("VFIO_DEVICE_RESET"))?;
-        quiesce(transport).map_err(said("stopping it after the reset"))?;
-    }
-    let wanted = u32::from(function.ids.device) << 16 | u32::from(function.ids.vendor);
-    let found = read_ids(transport).map_err(said("reading its ids"))?;
-    if found != wanted {
-        return Err(format!("it answers {found:08x} instead of {wanted:08x}"));
-    }
-    let mut command = [0; 2];
-    transport
-        .read(RegionIndex::Config, COMMAND, &mut command)
-        .map_err(said("reading its command register"))?;
-    if command[0] & 0x4 != 0 {
-        return Err("its bus master bit does not go off".to_owned());
-    }
-    Ok(())
-}
-
-fn read_ids(transport: &dyn Transport) -> io::Result<u32> {
-    // Vendor and device are served by VFIO from its own copy; revision and class come from the device, and a device
-    // that fell off the bus answers all ones there.
-    let mut revision = [0; 4];
-    transport.read(RegionIndex::Config, REVISION, &mut revision)?;
-    if revision == [0xff; 4] {
-        return Ok(u32::MAX);
-    }
-    let mut ids = [0; 4];
-    transport.read(RegionIndex::Config, 0, &mut ids)?;
-    Ok(u32::from_le_bytes(ids))
-}
-
-/// The command register's offset (PCI 3.0, 6.2).
-const COMMAND: u64 = 0x04;
-/// Revision and class.
-const REVISION: u64 = 0x08;

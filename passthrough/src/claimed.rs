@@ -4,15 +4,22 @@ use std::path::{Path, PathBuf};
 
 use pellucid_partition::{Bdf, Claim, Resource, StateDir};
 
-use crate::admit::Admitted;
+use crate::admit::{Admitted, unused};
 use crate::driver::{DriverSeat, Way};
 use crate::error::TakeError;
 use crate::heal::PciHealer;
-use crate::inventory::Function;
+use crate::inventory::{Function, uses_now};
 
 /// Held, off its host driver, with the way back on record. Not opened; cannot do DMA for us.
 ///
 /// Dropping it gives the function back to its driver, as [`Claimed::release`] does, and logs what that cannot.
+/// What was only claimed is not open:
+///
+/// ```compile_fail
+/// # fn show(claimed: pellucid_passthrough::Claimed) {
+/// claimed.transport();
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "dropping the claim gives the function back to its driver"]
 pub struct Claimed {
@@ -35,6 +42,8 @@ impl Admitted {
     pub fn claim_at(self, root: &Path, state: &StateDir, partition: &str) -> Result<Claimed, TakeError> {
         let device = self.function().bdf;
         let mut claim = state.claim(Resource::new(RESOURCE_KIND, &device.to_string()), partition)?;
+        // The survey may be old; a file system mounted since must not lose its disk.
+        unused(device, &uses_now(root, device))?;
         let seat = DriverSeat::new(root, device);
         let way = Way {
             original: seat.state()?,

@@ -29,6 +29,8 @@ pub(crate) struct State {
     pub(crate) table: ConfigTable,
     pub(crate) windows: Windows,
     pub(crate) listener: Option<Listener>,
+    /// The guest has it no more: late accesses of its CPUs must not reach the device.
+    pub(crate) ended: bool,
 }
 
 impl Endpoint {
@@ -52,6 +54,7 @@ impl Endpoint {
     /// Takes the function from the guest: closes its BARs, disconnects its interrupts, and listens to its events no more.
     pub fn end(&self) {
         let mut state = self.lock();
+        state.ended = true;
         state.windows.end();
         state.listener = None;
         self.messages.end();
@@ -207,11 +210,19 @@ impl Endpoint {
 
 impl ConfigHandler for Endpoint {
     fn read(&self, offset: u16, data: &mut [u8]) {
-        self.fetch(&self.lock().table, offset, data);
+        let state = self.lock();
+        if state.ended {
+            data.fill(0xff);
+        } else {
+            self.fetch(&state.table, offset, data);
+        }
     }
 
     fn write(&self, offset: u16, data: &[u8]) {
         let mut state = self.lock();
+        if state.ended {
+            return;
+        }
         let mut current = vec![0; data.len()];
         if state.table.wants_hardware(offset, data.len()) {
             self.fetch(&state.table, offset, &mut current);

@@ -27,6 +27,9 @@ pub enum TakeError {
     /// Its claim was refused.
     #[error(transparent)]
     Claim(#[from] ClaimError),
+    /// The host has begun to use it since it was admitted.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// A sysfs attribute refused.
     #[error("device {device}: {path}: {source}; driver changes need root", path = path.display())]
     Sysfs {

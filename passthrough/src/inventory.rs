@@ -126,6 +126,11 @@ impl Inventory {
     }
 }
 
+/// What the host uses one function for at this moment.
+pub(crate) fn uses_now(root: &Path, device: Bdf) -> Vec<Use> {
+    uses::Usage::read(root).of(&root.join("sys/bus/pci/devices").join(device.to_string()))
+}
+
 fn vfio_state(root: &Path) -> VfioState {
     let node = root.join("dev/vfio/vfio");
     let container = match fs::OpenOptions::new().read(true).write(true).open(node) {

@@ -13,6 +13,7 @@ mod error;
 mod events;
 mod guest;
 mod heal;
+mod health;
 mod inventory;
 mod lease;
 mod line;

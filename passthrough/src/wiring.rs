@@ -47,6 +47,7 @@ impl Endpoint {
             table,
             windows,
             listener: Some(listener),
+            ended: false,
         };
         Ok(Endpoint::new(
             device,

@@ -138,6 +138,21 @@ fn a_function_in_use_names_its_holder() {
 }
 
 #[test]
+fn a_disk_that_was_mounted_since_the_survey_is_not_taken() {
+    let host = Host::with(&[PORT, NVME]);
+    host.block(&format!("{}/nvme/nvme0/nvme0n1", Host::place(&NVME)), "259:0\n");
+    let admitted = host.survey().admit(NVME.bdf.parse().unwrap()).unwrap();
+    host.write(
+        "proc/self/mountinfo",
+        "30 1 259:0 / /mnt rw - ext4 /dev/nvme0n1 rw\n",
+    );
+    let refusal = admitted.claim_at(host.root(), &state(&host), "db1").unwrap_err();
+    assert!(matches!(refusal, TakeError::Refused(_)), "{refusal}");
+    assert_eq!(driver(&host).as_deref(), Some("nvme"));
+    assert!(state(&host).records().unwrap().is_empty());
+}
+
+#[test]
 fn what_was_on_vfio_before_is_left_on_it() {
     let host = Host::with(&[
         PORT,

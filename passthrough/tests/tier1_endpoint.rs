@@ -293,7 +293,10 @@ fn a_function_that_was_taken_back_answers_nothing_on_the_bus() {
     bench.write(0x04, 2);
     bench.endpoint.end();
     assert!(bench.open().is_empty());
-    bench.write(0x04, 0);
-    bench.write(0x04, 2);
-    assert!(bench.open().is_empty(), "a late write opens nothing again");
+    bench.script.asked();
+    assert!(bench.write(0x04, 6).is_empty(), "a late write reaches nothing");
+    assert!(bench.open().is_empty());
+    let mut ids = [0; 4];
+    bench.endpoint.read(0, &mut ids);
+    assert_eq!(ids, [0xff; 4], "an empty slot");
 }

@@ -103,6 +103,7 @@ fn two_devices_share_one_address_space() {
         space.iova_ranges().unwrap().last().map(|range| *range.end()),
         Some((1 << 39) - 1)
     );
+    assert_eq!(Inventory::survey().unwrap().iommu_bits, Some(39));
     one.release().unwrap();
     two.release().unwrap();
     assert_eq!(driver_of(NETWORK).as_deref(), Some("e1000e"));

@@ -7,7 +7,7 @@ mod scene;
 use std::sync::Arc;
 
 use pellucid_partition::ConfigHandler;
-use pellucid_passthrough::{Inventory, IoSpace, View};
+use pellucid_passthrough::{BarKind, Inventory, IoSpace, View};
 use scene::{Scene, bdf, driver_of, first_block, state};
 
 const DATA: &str = "0000:02:00.0";
@@ -141,6 +141,54 @@ fn a_guest_drives_the_controller_and_the_host_gets_it_back() {
             .iter()
             .all(|(record, _)| record.resource.kind != "device")
     );
+}
+
+#[test]
+fn every_kind_of_device_is_assigned_beside_others_and_comes_back() {
+    let (_directory, state) = state();
+    let scene = Scene::new(&state, "guest");
+    let space = IoSpace::open().unwrap();
+    let devices = [
+        (DATA, Some("nvme")),
+        ("0000:00:19.0", Some("e1000e")),
+        ("0000:00:05.0", None),
+    ];
+    let assign = |device: &str| {
+        let admitted = Inventory::survey().unwrap().admit(bdf(device)).unwrap();
+        let bound = admitted.claim(&state, "guest").unwrap().bind(&space).unwrap();
+        let mut view = view(&scene, bound.function());
+        // Each was placed as if alone; a real guest places all together.
+        for bar in view.bars.iter_mut().filter(|bar| bar.kind != BarKind::Io) {
+            bar.address += u64::from(bdf(device).devfn()) << 20;
+        }
+        let assigned = bound.assign(&scene.guest, view).unwrap();
+        assigned.config().write(0x04, &[0x07, 0]);
+        assigned
+    };
+    let assigned = devices.map(|(device, _)| assign(device));
+    assert_eq!(
+        scene
+            .guest
+            .memory
+            .subscribers()
+            .iter()
+            .filter(|name| *name == "iommu")
+            .count(),
+        1
+    );
+    let ranges = scene.guest.pio.counts();
+    assert!(
+        ranges.iter().any(|range| range.size == 0x20),
+        "the card's ports: {ranges:?}"
+    );
+    assigned
+        .into_iter()
+        .for_each(|assigned| assigned.release().unwrap());
+    for (device, driver) in devices {
+        assert_eq!(driver_of(device).as_deref(), driver);
+    }
+    assert!(scene.guest.pio.counts().is_empty() && scene.guest.mmio.counts().is_empty());
+    assert!(!scene.guest.memory.subscribers().contains(&"iommu".to_owned()));
 }
 
 const SUBMISSIONS: u64 = 0x10_0000;

@@ -1,6 +1,7 @@
 //! One PCI function as sysfs describes it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -166,6 +167,16 @@ impl Function {
     #[must_use]
     pub fn port(&self) -> Option<Bdf> {
         self.upstream.last().copied()
+    }
+}
+
+impl fmt::Display for Ids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:04x}:{:04x} class {:06x} revision {:02x}",
+            self.vendor, self.device, self.class, self.revision
+        )
     }
 }
 
