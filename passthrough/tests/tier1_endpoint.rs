@@ -6,10 +6,12 @@ mod script;
 use std::sync::Arc;
 
 use pellucid_partition::{
-    ConfigHandler, GuestMemory, Interrupts, LastHit, Layout, MmioBus, PageSize, PioBus, Vm,
+    ConfigHandler, Gsi, GuestMemory, Interrupts, LastHit, Layout, MmioBus, PageSize, PioBus, Vm,
 };
-use pellucid_passthrough::{BarKind, BarShape, Endpoint, Guest, IrqKind, PlacementWindows, Transport, View};
-use script::{Asked, BAR_SIZE, DEVICE_CONTROL, MSIX, POWER, Script, TABLE};
+use pellucid_passthrough::{
+    BarKind, BarShape, DeviceEvent, Endpoint, EventSink, Guest, IrqKind, PlacementWindows, Transport, View,
+};
+use script::{Asked, BAR_SIZE, DEVICE_CONTROL, MSI, MSIX, POWER, Script, TABLE};
 
 const BAR: u64 = 0xc010_0000;
 
@@ -21,6 +23,10 @@ struct Bench {
 
 impl Bench {
     fn new(device: impl Fn(&Arc<MmioBus>) -> Script) -> Bench {
+        Bench::with(device, None, Arc::new(|_| {}))
+    }
+
+    fn with(device: impl Fn(&Arc<MmioBus>) -> Script, line: Option<Gsi>, events: EventSink) -> Bench {
         let layout = Layout::new(16 << 20, 39).unwrap();
         let vm = Arc::new(Vm::create().unwrap());
         let guest = Guest {
@@ -40,9 +46,9 @@ impl Bench {
                 address: BAR,
             }],
             windows: PlacementWindows::of(&layout),
-            line: None,
-            line_register: 0,
-            events: Arc::new(|_| {}),
+            line: line.map(|gsi| guest.interrupts.resample_line(gsi).unwrap()),
+            line_register: line.map_or(0, |gsi| gsi.0 as u8),
+            events,
         };
         let transport = Arc::clone(&script) as Arc<dyn Transport>;
         let endpoint = Endpoint::wire("0000:01:00.0".parse().unwrap(), &transport, &guest, view).unwrap();
@@ -234,7 +240,7 @@ fn a_vector_that_fires_while_masked_is_pending_and_no_longer_so_when_unmasked() 
     bench.write(MSIX, 0x8000);
     bench.unmask(1);
     bench.poke(BAR + TABLE + 16 + 12, 1);
-    assert!(bench.script.signal(1));
+    assert!(bench.script.signal(IrqKind::Msix, 1));
     assert_eq!(bench.peek(BAR + 0x3000), 0b10);
     assert_eq!(bench.peek(BAR + 0x3000), 0b10, "reading does not take it");
     bench.poke(BAR + TABLE + 16 + 12, 0);
@@ -256,7 +262,7 @@ fn the_function_mask_keeps_every_vector_back() {
         }]
     );
     bench.write(MSIX, 0xc000);
-    assert!(bench.script.signal(0));
+    assert!(bench.script.signal(IrqKind::Msix, 0));
     assert_eq!(bench.peek(BAR + 0x3000), 1);
 }
 
@@ -299,4 +305,134 @@ fn a_function_that_was_taken_back_answers_nothing_on_the_bus() {
     let mut ids = [0; 4];
     bench.endpoint.read(0, &mut ids);
     assert_eq!(ids, [0xff; 4], "an empty slot");
+}
+
+fn wire(kind: IrqKind, start: u32, live: &[bool]) -> Asked {
+    Asked::Wire {
+        kind,
+        start,
+        live: live.to_vec(),
+    }
+}
+
+#[test]
+fn msi_takes_as_many_vectors_as_the_guest_enables_and_no_more_than_there_are() {
+    let bench = bench();
+    bench.endpoint.write(MSI + 2, &0xfee0_0000_u32.to_le_bytes());
+    bench.write(MSI + 10, 0x40);
+    let asked = bench.write(MSI, 0x11);
+    let one = |vector| wire(IrqKind::Msi, vector, &[true]);
+    assert_eq!(asked, [wire(IrqKind::Msi, 0, &[false, false]), one(0), one(1)]);
+    assert_eq!(bench.endpoint.vectors_in_use(), 2);
+    assert_eq!(bench.write(MSI, 0), [Asked::Unwire(IrqKind::Msi)]);
+    let asked = bench.write(MSI, 0x71);
+    assert_eq!(
+        asked[0],
+        wire(IrqKind::Msi, 0, &[false; 4]),
+        "the function has four"
+    );
+}
+
+#[test]
+fn a_masked_msi_vector_is_connected_when_it_is_unmasked() {
+    let bench = bench();
+    bench.endpoint.write(MSI + 14, &1_u32.to_le_bytes());
+    assert_eq!(bench.write(MSI, 0x01), [wire(IrqKind::Msi, 0, &[false])]);
+    bench.endpoint.write(MSI + 14, &0_u32.to_le_bytes());
+    assert_eq!(bench.script.asked(), [wire(IrqKind::Msi, 0, &[true])]);
+}
+
+#[test]
+fn the_line_is_taken_off_before_messages_are_switched_on_and_put_back_after() {
+    let bench = Bench::with(|bus| Script::new(bus, true), Some(Gsi(10)), Arc::new(|_| {}));
+    let on = wire(IrqKind::Intx, 0, &[true]);
+    assert_eq!(bench.script.asked(), [on.clone()]);
+    let asked = bench.write(MSIX, 0x8000);
+    assert_eq!(
+        asked,
+        [Asked::Unwire(IrqKind::Intx), wire(IrqKind::Msix, 0, &[false])]
+    );
+    assert_eq!(bench.write(MSIX, 0), [Asked::Unwire(IrqKind::Msix), on.clone()]);
+    let asked = bench.write(MSI, 1);
+    assert_eq!(
+        asked[..2],
+        [Asked::Unwire(IrqKind::Intx), wire(IrqKind::Msi, 0, &[false])]
+    );
+    assert_eq!(bench.write(MSI, 0), [Asked::Unwire(IrqKind::Msi), on]);
+    bench.endpoint.end();
+    assert_eq!(bench.script.asked(), [Asked::Unwire(IrqKind::Intx)]);
+}
+
+#[test]
+fn the_interrupt_registers_tell_of_the_line_only_if_there_is_one() {
+    let registers = |bench: &Bench| {
+        let mut data = [0; 2];
+        bench.endpoint.read(0x3c, &mut data);
+        data
+    };
+    assert_eq!(registers(&bench()), [0, 0]);
+    let with = Bench::with(|bus| Script::new(bus, true), Some(Gsi(10)), Arc::new(|_| {}));
+    assert_eq!(registers(&with), [10, 1]);
+}
+
+#[test]
+fn errors_and_requests_of_the_host_reach_the_sink_until_the_end() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let sink: EventSink = Arc::new(move |event| sender.send(event).unwrap());
+    let bench = Bench::with(|bus| Script::new(bus, true), None, sink);
+    let device = "0000:01:00.0".parse().unwrap();
+    let limit = std::time::Duration::from_secs(10);
+    assert!(bench.script.signal(IrqKind::Error, 0));
+    assert_eq!(receiver.recv_timeout(limit), Ok(DeviceEvent::Error { device }));
+    assert!(bench.script.signal(IrqKind::Request, 0));
+    assert_eq!(receiver.recv_timeout(limit), Ok(DeviceEvent::Wanted { device }));
+    bench.endpoint.end();
+    assert!(!bench.script.signal(IrqKind::Error, 0), "disconnected");
+    assert!(receiver.recv().is_err(), "and nobody listens");
+}
+
+#[test]
+fn the_trapped_page_beside_the_table_is_the_devices_own() {
+    let bench = bench();
+    bench.write(0x04, 2);
+    let behind = BAR + TABLE + 16 * 16;
+    bench.poke(behind, 0x1234_5678);
+    assert_eq!(bench.peek(behind), 0x1234_5678);
+    let mut data = [0; 4];
+    bench
+        .script
+        .read(
+            pellucid_passthrough::RegionIndex::Bar(0),
+            TABLE + 16 * 16,
+            &mut data,
+        )
+        .unwrap();
+    assert_eq!(u32::from_le_bytes(data), 0x1234_5678);
+    assert_eq!(bench.peek(BAR + TABLE + 12), 1, "the table itself is emulated");
+}
+
+#[test]
+fn a_guest_that_writes_anything_anywhere_breaks_nothing() {
+    let bench = Bench::with(|bus| Script::new(bus, true), Some(Gsi(10)), Arc::new(|_| {}));
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    for _ in 0..4000 {
+        seed = seed
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        let offset = (seed >> 20) as u16 & 0xffc;
+        let offset = if seed & 1 == 0 { offset & 0xfc } else { offset };
+        let value = (seed >> 32) as u32;
+        bench.endpoint.write(offset, &value.to_le_bytes());
+        let table = (seed >> 8) & 0xfc;
+        bench
+            .guest
+            .mmio
+            .write(&mut LastHit::new(), BAR + TABLE + table, &value.to_le_bytes());
+    }
+    let mut ids = [0; 4];
+    bench.endpoint.read(0, &mut ids);
+    assert_eq!(ids, [0x36, 0x1b, 0x10, 0x00]);
+    assert!(bench.endpoint.vectors_in_use() <= 16);
+    bench.endpoint.end();
+    assert!(bench.open().is_empty());
 }

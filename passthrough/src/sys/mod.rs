@@ -193,3 +193,44 @@ fn answer(result: i32) -> io::Result<i32> {
 
 /// No reply of the kernel comes near this; more is a fault, not a reason to allocate.
 const MAX_REPLY: usize = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_where_they_were_put_and_nothing_is_behind_the_end() {
+        let mut message = Message::new(20);
+        message.put_u32(4, 0x1122_3344);
+        message.put_u64(8, 0x5566_7788_99aa_bbcc);
+        message.put_u32(16, u32::MAX);
+        assert_eq!(
+            (message.u32(0), message.u32(4), message.u32(16)),
+            (20, 0x1122_3344, u32::MAX)
+        );
+        assert_eq!(message.u64(8), 0x5566_7788_99aa_bbcc);
+        assert_eq!((message.u32(24), message.u64(1 << 40)), (0, 0));
+    }
+
+    #[test]
+    fn capabilities_that_loop_or_lead_outside_end() {
+        let mut message = Message::new(64);
+        message.put_u32(16, 7);
+        message.put_u32(20, 32);
+        message.put_u32(32, 9);
+        message.put_u32(36, 1 << 20);
+        assert_eq!(message.capabilities(16), [(7, 16), (9, 32)]);
+        message.put_u32(36, 16);
+        assert!(message.capabilities(16).len() <= 64);
+        assert!(message.capabilities(18).is_empty() && message.capabilities(60).is_empty());
+    }
+
+    #[test]
+    fn what_is_no_vfio_file_refuses_with_its_errno() {
+        use std::os::fd::AsFd;
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let error = exchange(file.as_fd(), Request::DeviceInfo, &mut Message::new(24)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
+        assert!(Container::open(std::path::Path::new("/dev/null")).is_err());
+    }
+}

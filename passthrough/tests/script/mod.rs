@@ -5,6 +5,7 @@
     reason = "each test uses its part; a script that cannot run ends its test"
 )]
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -44,11 +45,12 @@ pub(crate) struct Script {
     fixed: bool,
     refuse_power: bool,
     log: Mutex<Vec<Asked>>,
-    wired: Mutex<Vec<Option<File>>>,
+    wired: Mutex<BTreeMap<IrqKind, Vec<Option<File>>>>,
 }
 
 pub(crate) const BAR_SIZE: u64 = 0x4000;
 pub(crate) const POWER: u16 = 0x44;
+pub(crate) const MSI: u16 = 0x52;
 pub(crate) const MSIX: u16 = 0x72;
 pub(crate) const DEVICE_CONTROL: u16 = 0x88;
 pub(crate) const TABLE: u64 = 0x2000;
@@ -60,7 +62,10 @@ impl Script {
         let mut put = |at: usize, bytes: &[u8]| space[at..at + bytes.len()].copy_from_slice(bytes);
         put(0x00, &[0x36, 0x1b, 0x10, 0x00, 0x00, 0x00, 0x10, 0x00]);
         put(0x34, &[0x40]);
-        put(0x40, &[0x01, 0x70, 0x03, 0x00]);
+        put(0x3d, &[0x01]);
+        put(0x40, &[0x01, 0x50, 0x03, 0x00]);
+        // MSI with up to 4 vectors, 64-bit, maskable.
+        put(0x50, &[0x05, 0x70, 0x84, 0x01]);
         put(
             0x70,
             &[0x11, 0x80, 0x0f, 0x00, 0x00, 0x20, 0, 0, 0x00, 0x30, 0, 0],
@@ -92,10 +97,10 @@ impl Script {
         std::mem::take(&mut self.log.lock().unwrap())
     }
 
-    /// Signals a vector, if the device's is connected.
-    pub(crate) fn signal(&self, vector: usize) -> bool {
+    /// Signals an interrupt, if it is connected.
+    pub(crate) fn signal(&self, kind: IrqKind, vector: usize) -> bool {
         let wired = self.wired.lock().unwrap();
-        let connected = wired.get(vector).and_then(Option::as_ref);
+        let connected = wired.get(&kind).and_then(|wired| wired.get(vector)?.as_ref());
         connected.is_some_and(|mut event| event.write_all(&1_u64.to_ne_bytes()).is_ok())
     }
 
@@ -168,7 +173,11 @@ impl Transport for Script {
     }
 
     fn irq(&self, kind: IrqKind) -> IrqInfo {
-        let count = if kind == IrqKind::Msix { 16 } else { 0 };
+        let count = match kind {
+            IrqKind::Msix => 16,
+            IrqKind::Msi => 4,
+            IrqKind::Intx | IrqKind::Error | IrqKind::Request => 1,
+        };
         IrqInfo {
             count,
             fixed: self.fixed,
@@ -177,8 +186,16 @@ impl Transport for Script {
 
     fn wire(&self, kind: IrqKind, start: u32, eventfds: &[Option<BorrowedFd<'_>>]) -> io::Result<()> {
         let live = eventfds.iter().map(Option::is_some).collect();
-        self.ask(Asked::Wire { kind, start, live });
-        let mut wired = self.wired.lock().unwrap();
+        if !matches!(kind, IrqKind::Error | IrqKind::Request) {
+            self.ask(Asked::Wire { kind, start, live });
+        }
+        let mut all = self.wired.lock().unwrap();
+        let messages = [IrqKind::Msi, IrqKind::Msix];
+        if messages.contains(&kind) && all.contains_key(&IrqKind::Intx) {
+            // As VFIO: one of line, MSI and MSI-X at a time.
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let wired = all.entry(kind).or_default();
         let end = start as usize + eventfds.len();
         if self.fixed && !wired.is_empty() && end > wired.len() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -196,8 +213,10 @@ impl Transport for Script {
     }
 
     fn unwire(&self, kind: IrqKind) -> io::Result<()> {
-        self.ask(Asked::Unwire(kind));
-        self.wired.lock().unwrap().clear();
+        if !matches!(kind, IrqKind::Error | IrqKind::Request) {
+            self.ask(Asked::Unwire(kind));
+        }
+        self.wired.lock().unwrap().remove(&kind);
         Ok(())
     }
 }
