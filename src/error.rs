@@ -97,6 +97,20 @@ pub enum StartError {
     /// The board could not be built.
     #[error(transparent)]
     Board(#[from] pellucid_chipset::BoardError),
+    /// A device could not be lent.
+    #[error(transparent)]
+    Lend(#[from] LendError),
+    /// The vCPUs could not be created.
+    #[error(transparent)]
+    Park(#[from] pellucid_vcpu::ParkError),
+    /// The vCPUs could not be run.
+    #[error(transparent)]
+    Run(#[from] pellucid_vcpu::StartError),
+}
+
+/// Why a device that may be lent was not. Every device is back on its driver.
+#[derive(Debug, thiserror::Error)]
+pub enum LendError {
     /// A device could not be taken off its driver.
     #[error(transparent)]
     Take(#[from] pellucid_passthrough::TakeError),
@@ -120,10 +134,4 @@ pub enum StartError {
     /// A device's interrupt line could not be connected.
     #[error(transparent)]
     Line(pellucid_partition::InterruptError),
-    /// The vCPUs could not be created.
-    #[error(transparent)]
-    Park(#[from] pellucid_vcpu::ParkError),
-    /// The vCPUs could not be run.
-    #[error(transparent)]
-    Run(#[from] pellucid_vcpu::StartError),
 }

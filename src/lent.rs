@@ -11,7 +11,7 @@ use pellucid_passthrough::{
     PortWindows, RegionIndex, ReleaseError, View,
 };
 
-use crate::error::StartError;
+use crate::error::LendError;
 use crate::event::ServerEvent;
 use crate::server::EventSink;
 use crate::spec::DeviceSpec;
@@ -43,7 +43,7 @@ impl Taken {
         devices: Vec<(DeviceSpec, Admitted)>,
         state: &StateDir,
         partition: &str,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, LendError> {
         let mut functions = Vec::new();
         if devices.is_empty() {
             return Ok(Self { functions });
@@ -57,7 +57,7 @@ impl Taken {
     }
 
     /// Finds a place for every BAR and port window.
-    pub(crate) fn place(&self, topology: Topology, layout: &Layout) -> Result<Tree, StartError> {
+    pub(crate) fn place(&self, topology: Topology, layout: &Layout) -> Result<Tree, LendError> {
         let windows = PlacementWindows::of(layout);
         let seen = |(guest, bound): &(Bdf, Bound)| as_seen(bound.function(), *guest, &topology);
         let functions: Vec<Function> = self.functions.iter().map(seen).collect();
@@ -76,7 +76,7 @@ impl Taken {
         board: &Board,
         tree: &Tree,
         events: &EventSink,
-    ) -> Result<Lent, StartError> {
+    ) -> Result<Lent, LendError> {
         let guest = Guest::of(populated);
         let mut lent = Lent::default();
         for (at, bound) in self.functions {
@@ -85,7 +85,7 @@ impl Taken {
             let placed = board.pci().place(at, assigned.config());
             lent.assigned.push(assigned);
             lent.placed
-                .push(placed.map_err(|source| StartError::Place { device: at, source })?);
+                .push(placed.map_err(|source| LendError::Place { device: at, source })?);
         }
         Ok(lent)
     }
@@ -93,11 +93,11 @@ impl Taken {
 
 impl Tree {
     /// The ports as the board builds them, with the windows that lead to what is behind them.
-    pub(crate) fn root_ports(&self) -> Result<Vec<PortAt>, StartError> {
+    pub(crate) fn root_ports(&self) -> Result<Vec<PortAt>, LendError> {
         let build = |(bdf, spec): (Bdf, &pellucid_chipset::RootPortSpec)| {
             let mut spec = spec.clone();
             spec.windows = self.windows_of(bdf);
-            let port = RootPort::new(&spec).map_err(|source| StartError::Place { device: bdf, source })?;
+            let port = RootPort::new(&spec).map_err(|source| LendError::Place { device: bdf, source })?;
             Ok(PortAt { bdf, port })
         };
         self.topology.ports().map(build).collect()
@@ -149,7 +149,7 @@ impl Tree {
         bound: &Bound,
         populated: &Populated,
         events: &EventSink,
-    ) -> Result<View, StartError> {
+    ) -> Result<View, LendError> {
         let (mut line, mut line_register) = (None, 0);
         if let Some(pin) = interrupt_pin(bound) {
             let gsi = self.topology.root_pin(at, pin, intx_gsi);
@@ -157,7 +157,7 @@ impl Tree {
                 populated
                     .interrupts()
                     .resample_line(gsi)
-                    .map_err(StartError::Line)?,
+                    .map_err(LendError::Line)?,
             );
             line_register = gsi.0 as u8;
         }

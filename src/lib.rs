@@ -10,7 +10,7 @@ mod spec;
 mod topology;
 
 pub use check::{Checked, Examination};
-pub use error::{CheckError, StartError, TopologyError};
+pub use error::{CheckError, LendError, StartError, TopologyError};
 pub use event::ServerEvent;
 pub use server::{Console, EventSink, FinishError, LogicalServer};
 pub use spec::{DeviceSpec, ServerSpec, Source};
