@@ -5,6 +5,7 @@ mod build;
 mod emulated;
 mod libtest;
 mod native;
+mod session;
 mod table;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use crate::{Progress, Testbed};
 pub use build::{Binary, Built, SuiteError};
 pub use libtest::{Tally, tally_of};
+pub use session::Session;
 pub use table::{Row, Table};
 
 /// What of the suite is to run, and how.

@@ -1,17 +1,14 @@
-//! Tests that run in the emulated server. Binaries share a boot as long as they want
-//! the same machine and pass; a fault of the emulator costs a new boot and a rerun.
+//! Which tests run in which emulated server: a binary's name says what it wants.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::disk::{Recipe, ServerDisk};
-use crate::l1::{Job, L1, Stream};
 use crate::setup::{Needs, install_missing};
 use crate::suite::Suite;
 use crate::suite::build::{Binary, Built};
-use crate::suite::libtest::Counter;
-use crate::suite::table::{Row, Table};
-use crate::{Device, Disk, L1Error, Machine, Place, Progress, Testbed};
+use crate::suite::session::Session;
+use crate::suite::table::Table;
+use crate::{Device, Disk, Machine, Place, Progress, Testbed};
 
 /// Runs all of `built` in emulated servers.
 pub(crate) fn run_all(
@@ -38,14 +35,10 @@ pub(crate) fn run_all(
     if let Some(disk) = &disk {
         variables.push(("PELLUCID_DISK", disk.to_string_lossy().into_owned()));
     }
-    let mut session = Session {
-        suite,
-        testbed,
-        variables,
-        disk,
-        progress,
-        running: None,
-    };
+    let mut session = Session::new(suite, testbed, progress).variables(variables);
+    if let Some(disk) = disk {
+        session = session.disk(disk);
+    }
     let mut binaries: Vec<&Binary> = built.binaries.iter().collect();
     binaries.sort_by_key(|binary| wish(&binary.name));
     for binary in binaries {
@@ -55,93 +48,10 @@ pub(crate) fn run_all(
 
 /// What a binary's name says about the machine it wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Wish {
+pub(crate) struct Wish {
     wide_iommu: bool,
     igb: bool,
     disk: bool,
-}
-
-struct Session<'a> {
-    suite: &'a Suite,
-    testbed: &'a Testbed,
-    variables: Vec<(&'static str, String)>,
-    disk: Option<PathBuf>,
-    progress: Progress,
-    running: Option<(Wish, L1)>,
-}
-
-impl Session<'_> {
-    /// Runs `binary`, again if the emulator was at fault, at most three times.
-    fn run(&mut self, binary: &Binary) -> Row {
-        let wish = wish(&binary.name);
-        let mut row = Row::new(binary.tier, &binary.name, &title(wish));
-        println!("\n== tier {}: {} in {}", binary.tier, binary.name, title(wish));
-        loop {
-            let mut counter = Counter::default();
-            let error = match self.attempt(binary, wish, &mut counter) {
-                Ok(status) => {
-                    let tally = counter.finish(status == 0);
-                    if tally.failed > 0 {
-                        self.running = None;
-                    }
-                    return row.finish(tally, (status != 0).then(|| format!("exit status {status}")));
-                }
-                Err(error) => error,
-            };
-            self.running = None;
-            self.progress.say(format!("{}: {error}", binary.name));
-            match error.fault() {
-                Some(fault) if row.reruns.len() < MOST_RERUNS => {
-                    self.progress
-                        .say(format!("running {} again: {fault}", binary.name));
-                    row.reruns.push(fault);
-                }
-                fault => {
-                    let kind = if fault.is_some() {
-                        "the emulator failed three times"
-                    } else {
-                        "see above"
-                    };
-                    return row.finish(counter.finish(false), Some(kind.to_owned()));
-                }
-            }
-        }
-    }
-
-    fn attempt(&mut self, binary: &Binary, wish: Wish, counter: &mut Counter) -> Result<i32, L1Error> {
-        let l1 = self.server(wish)?;
-        let words = std::iter::once(binary.path.to_string_lossy().into_owned()).chain(self.suite.words());
-        let folder = binary.folder.to_string_lossy();
-        let mut job = Job::new(words).folder(&binary.folder).guard(self.suite.guard);
-        job = job
-            .variable("CARGO_MANIFEST_DIR", folder)
-            .variable("RUST_BACKTRACE", "1");
-        for (name, value) in &self.variables {
-            job = job.variable(*name, value);
-        }
-        let (_, l1) = self.running.insert((wish, l1));
-        l1.run_with(&job, |stream, bytes| {
-            let _reader_is_gone = match stream {
-                Stream::Stdout => {
-                    counter.take(bytes);
-                    let mut out = std::io::stdout();
-                    out.write_all(bytes).and_then(|()| out.flush())
-                }
-                Stream::Stderr => std::io::stderr().write_all(bytes),
-            };
-        })
-    }
-
-    /// The running server if it is the one wanted, else a new one.
-    fn server(&mut self, wish: Wish) -> Result<L1, L1Error> {
-        if let Some((found, l1)) = self.running.take()
-            && found == wish
-        {
-            return Ok(l1);
-        }
-        let _step = self.progress.step(format!("booting {}", title(wish)));
-        L1::boot(self.testbed, &machine(wish, self.disk.as_deref()))
-    }
 }
 
 /// The server disk, if a binary wants it; built if it is not cached.
@@ -161,7 +71,7 @@ fn server_disk(
 
 /// `tier2_map_48` wants an IOMMU of 48 bits, `tier2_vf_igb` a network card with SR-IOV,
 /// `tier2_boot_disk` the server disk in the first NVMe controller.
-fn wish(name: &str) -> Wish {
+pub(crate) fn wish(name: &str) -> Wish {
     let has = |part: &str| name.split('_').any(|word| word == part);
     Wish {
         wide_iommu: has("48"),
@@ -170,7 +80,8 @@ fn wish(name: &str) -> Wish {
     }
 }
 
-fn machine(wish: Wish, disk: Option<&Path>) -> Machine {
+/// The machine for a wish.
+pub(crate) fn machine(wish: Wish, disk: Option<&Path>) -> Machine {
     let mut machine = Machine::standard();
     if wish.wide_iommu {
         machine = machine.iommu_width(48);
@@ -186,14 +97,13 @@ fn machine(wish: Wish, disk: Option<&Path>) -> Machine {
     machine
 }
 
-fn title(wish: Wish) -> String {
+/// What that machine is called in the table.
+pub(crate) fn title(wish: Wish) -> String {
     let width = if wish.wide_iommu { 48 } else { 39 };
     let igb = if wish.igb { " with igb" } else { "" };
     let disk = if wish.disk { " with the server disk" } else { "" };
     format!("the emulated server{igb}{disk}, IOMMU {width} bits")
 }
-
-const MOST_RERUNS: usize = 2;
 
 #[cfg(test)]
 mod tests {

@@ -20,7 +20,7 @@ pub(crate) fn workspace(suite: &Suite) -> Result<Row, SuiteError> {
         .args(["test", "--workspace", "--no-fail-fast"])
         .args(&suite.filter);
     let row = Row::new(0, "cargo test --workspace", "this machine");
-    let ran = watched(command, WORKSPACE_LIMIT);
+    let ran = watched(command, WORKSPACE_LIMIT, &mut show);
     let (tally, note) = ran.map_err(|source| SuiteError::Start { program, source })?;
     Ok(row.finish(tally, note))
 }
@@ -37,7 +37,7 @@ pub(crate) fn binary(suite: &Suite, binary: &Binary, built: &Built) -> Row {
     if let Some(vmm) = &built.vmm {
         command.env("PELLUCID_VMM", vmm);
     }
-    match watched(command, suite.guard) {
+    match watched(command, suite.guard, &mut show) {
         Ok((tally, note)) => row.finish(tally, note),
         Err(error) => row.finish(
             Tally {
@@ -49,9 +49,18 @@ pub(crate) fn binary(suite: &Suite, binary: &Binary, built: &Built) -> Row {
     }
 }
 
-/// Runs `command`, shows and counts what it writes, and ends it with all its children
+fn show(bytes: &[u8]) {
+    let mut stdout = std::io::stdout();
+    let _reader_is_gone = stdout.write_all(bytes).and_then(|()| stdout.flush());
+}
+
+/// Runs `command`, hands on and counts what it writes, and ends it with all its children
 /// when it takes longer than `limit`.
-fn watched(mut command: Command, limit: Duration) -> std::io::Result<(Tally, Option<String>)> {
+fn watched(
+    mut command: Command,
+    limit: Duration,
+    sink: &mut dyn FnMut(&[u8]),
+) -> std::io::Result<(Tally, Option<String>)> {
     let deadline = Instant::now() + limit;
     let mut child = command
         .process_group(0)
@@ -70,11 +79,10 @@ fn watched(mut command: Command, limit: Duration) -> std::io::Result<(Tally, Opt
         });
     }
     let mut counter = Counter::default();
-    let mut stdout = std::io::stdout();
     loop {
         match chunks.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(bytes) => {
-                let _reader_is_gone = stdout.write_all(&bytes).and_then(|()| stdout.flush());
+                sink(&bytes);
                 counter.take(&bytes);
             }
             Err(RecvTimeoutError::Disconnected) => break,
@@ -108,7 +116,8 @@ mod tests {
     fn shell(script: &str, limit: Duration) -> (Tally, Option<String>) {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        watched(command, limit).unwrap()
+        // Not shown: this very suite counts the results in what its tests write.
+        watched(command, limit, &mut |_| {}).unwrap()
     }
 
     #[test]

@@ -1,0 +1,190 @@
+//! A machine without an emulator: listens at the sockets of a command line, plays the
+//! agent and runs the jobs right here. So the channels are tested in milliseconds.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use pellucid_testbed::setup::Kernel;
+use pellucid_testbed::{Cache, Emulator, L1, Machine, Testbed};
+
+/// How the machine behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// As it should.
+    Good,
+    /// Aborts when a job starts, as QEMU does by a fault of its own.
+    Aborts,
+    /// Aborts so in its first two lives.
+    AbortsTwice,
+    /// Starts a job and then answers nothing.
+    Deaf,
+}
+
+/// Boots a scripted machine.
+pub(crate) fn boot(manner: Manner) -> (tempfile::TempDir, L1) {
+    let folder = tempfile::tempdir().unwrap();
+    let l1 = L1::boot(&testbed(folder.path(), manner), &Machine::bare()).unwrap();
+    (folder, l1)
+}
+
+/// A testbed whose emulator is this test binary, started once more.
+pub(crate) fn testbed(folder: &Path, manner: Manner) -> Testbed {
+    let program = folder.join("qemu");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = --version ] && echo QEMU emulator version 10.0.2 && exit\n\
+         case $2 in *,help) exit 1 ;; esac\n\
+         echo >>'{lives}'\n\
+         for word; do case $word in socket,id=monitor,*) path=${{word#*path=}} ;; esac; done\n\
+         SCRIPTED_FOLDER=${{path%/monitor}} SCRIPTED_MANNER={manner:?} SCRIPTED_LIFE=$(wc -l <'{lives}') \
+         exec '{this}' --exact --ignored --nocapture a_machine_of_script\n",
+        lives = folder.join("lives").display(),
+        this = std::env::current_exe().unwrap().display()
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    Testbed {
+        cache: Cache::open_at(folder.join("cache")).unwrap(),
+        emulator: Emulator::probe(&program).unwrap(),
+        kernel: Kernel {
+            release: "6.1".into(),
+            image: "/no/kernel".into(),
+            modules: "/no".into(),
+        },
+        initramfs: "/no/initramfs".into(),
+    }
+}
+
+/// How many machines were started in `folder`.
+pub(crate) fn lives(folder: &Path) -> usize {
+    std::fs::read_to_string(folder.join("lives"))
+        .unwrap_or_default()
+        .lines()
+        .count()
+}
+
+/// What the second start of this binary does.
+pub(crate) fn play() {
+    let Ok(folder) = std::env::var("SCRIPTED_FOLDER") else {
+        return;
+    };
+    let folder = PathBuf::from(folder);
+    let life: u32 = std::env::var("SCRIPTED_LIFE").unwrap().trim().parse().unwrap();
+    let manner = match std::env::var("SCRIPTED_MANNER").unwrap().as_str() {
+        "AbortsTwice" if life <= 2 => "Aborts".to_owned(),
+        "AbortsTwice" => "Good".to_owned(),
+        other => other.to_owned(),
+    };
+    let input = UnixListener::bind(folder.join("stdin")).unwrap();
+    let listeners =
+        ["control", "stdout", "stderr"].map(|name| UnixListener::bind(folder.join(name)).unwrap());
+    let [control, stdout, stderr] = listeners.map(|listener| listener.accept().unwrap().0);
+    let agent = Agent {
+        folder,
+        stdout,
+        stderr,
+        control: Mutex::new(control.try_clone().unwrap()),
+        input,
+    };
+    agent.run(control, &manner);
+}
+
+struct Agent {
+    folder: PathBuf,
+    stdout: UnixStream,
+    stderr: UnixStream,
+    control: Mutex<UnixStream>,
+    input: UnixListener,
+}
+
+impl Agent {
+    fn run(self, control: UnixStream, manner: &str) {
+        self.answer("ready");
+        let agent = Arc::new(self);
+        let group = Arc::new(AtomicI32::new(0));
+        for line in BufReader::new(control).lines() {
+            let line = line.unwrap();
+            let words: Vec<&str> = line.split(' ').collect();
+            match (words[0], manner) {
+                ("run", "Aborts") => {
+                    eprintln!("ERROR:cpus.c:504:tcg_handle_interrupt: assertion failed: (bql_locked())");
+                    std::process::abort();
+                }
+                ("run", _) => {
+                    let (agent, group) = (Arc::clone(&agent), Arc::clone(&group));
+                    let (id, source) = (words[1].to_owned(), words[2].to_owned());
+                    std::thread::spawn(move || agent.job(&id, &source, &group));
+                }
+                (_, "Deaf") => {}
+                ("where", _) => {
+                    (&agent.stderr)
+                        .write_all(b"task 1: stands at the crossing\n")
+                        .unwrap();
+                    agent.answer(&format!("told {}", words[1]));
+                }
+                ("kill", _) => end(group.load(Ordering::SeqCst)),
+                _ => agent.answer(&format!("pong {}", words[1])),
+            }
+        }
+        end(group.load(Ordering::SeqCst));
+        std::process::exit(0);
+    }
+
+    fn job(&self, id: &str, source: &str, group: &AtomicI32) {
+        let script = self.folder.join(format!("share/job-{id}.sh"));
+        let mut command = Command::new("sh");
+        command
+            .arg(script)
+            .process_group(0)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command.stdin(if source == "stdin" {
+            self.opened_input()
+        } else {
+            Stdio::null()
+        });
+        let mut child = command.spawn().unwrap();
+        group.store(child.id().cast_signed(), Ordering::SeqCst);
+        let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let mark = format!("\u{1e}end of job {id}\u{1e}");
+        std::thread::scope(|scope| {
+            scope.spawn(|| relay(&mut out, &self.stdout, &mark));
+            scope.spawn(|| relay(&mut err, &self.stderr, &mark));
+        });
+        let status = child.wait().unwrap();
+        self.answer(&format!("exit {id} {}", status.code().unwrap_or(137)));
+    }
+
+    /// The job's input after the word by which the other side says that it is open.
+    fn opened_input(&self) -> Stdio {
+        let (mut stream, _) = self.input.accept().unwrap();
+        let mut word = [0; 3];
+        stream.read_exact(&mut word).unwrap();
+        assert_eq!(&word, b"go\n");
+        std::os::fd::OwnedFd::from(stream).into()
+    }
+
+    fn answer(&self, line: &str) {
+        self.control
+            .lock()
+            .unwrap()
+            .write_all(format!("{line}\n").as_bytes())
+            .unwrap();
+    }
+}
+
+fn relay(from: &mut impl Read, mut to: &UnixStream, mark: &str) {
+    std::io::copy(from, &mut to).unwrap();
+    to.write_all(mark.as_bytes()).unwrap();
+}
+
+fn end(group: i32) {
+    if let Some(group) = rustix::process::Pid::from_raw(group) {
+        let _gone_already = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+}
