@@ -50,14 +50,6 @@ impl<R: Read + Seek> BootDisk<R> {
             } else {
                 Some(entry.kernel.clone())
             };
-            if let Some(path) = &missing {
-                tracing::warn!(
-                    disk = self.name,
-                    entry = entry.id,
-                    path,
-                    "entry passed over: its kernel is missing"
-                );
-            }
             let (title, tries_left) = (entry.shown_title().to_owned(), entry.tries_left);
             candidates.push(Candidate {
                 entry_id: entry.id.clone(),
@@ -80,6 +72,14 @@ impl<R: Read + Seek> BootDisk<R> {
         let Some(chosen) = by_default.or(bootable.first().copied()) else {
             return Err(self.nothing_to_boot(&candidates));
         };
+        for passed in candidates.iter().filter(|candidate| candidate.missing.is_some()) {
+            tracing::warn!(
+                disk = self.name,
+                entry = passed.entry_id,
+                path = passed.missing,
+                "entry passed over: its kernel is missing"
+            );
+        }
         if self.has_extended || self.has_unified_kernels() {
             tracing::warn!(
                 disk = self.name,
