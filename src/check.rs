@@ -22,11 +22,7 @@ pub struct Checked {
 
 /// What will be booted, opened for reading.
 pub(crate) enum Boot {
-    Kernel {
-        kernel: SourceFile<'static>,
-        initrd: Option<SourceFile<'static>>,
-        command_line: String,
-    },
+    Kernel(Linux<'static>),
     Disk {
         disk: Box<BootDisk<File>>,
         plan: Box<BootPlan>,
@@ -56,7 +52,10 @@ impl ServerSpec {
             Plan::fit(&inventory, &self.partition).map_err(CheckError::from),
             &mut refusals,
         );
-        let boot = keep(self.source.open(), &mut refusals);
+        let mut boot = keep(self.source.open(), &mut refusals);
+        if let (Some(boot), Some(plan)) = (&mut boot, &plan) {
+            keep(boot.check(plan.layout()), &mut refusals);
+        }
         let pci = PciInventory::survey()?;
         let mut devices = Vec::new();
         for device in &self.devices {
@@ -118,11 +117,14 @@ impl Source {
                 kernel,
                 initrd,
                 command_line,
-            } => Ok(Boot::Kernel {
+            } => Ok(Boot::Kernel(Linux {
                 kernel: SourceFile::open(kernel)?,
-                initrd: initrd.as_deref().map(SourceFile::open).transpose()?,
+                initrds: initrd
+                    .iter()
+                    .map(|path| SourceFile::open(path))
+                    .collect::<Result<_, _>>()?,
                 command_line: command_line.clone(),
-            }),
+            })),
             Self::BootDisk(path) => {
                 let disk = Box::new(BootDisk::open(path)?);
                 let plan = Box::new(disk.plan()?);
@@ -133,22 +135,18 @@ impl Source {
 }
 
 impl Boot {
+    /// Whether the kernel is one, is whole, and fits with its initrds.
+    fn check(&mut self, layout: &Layout) -> Result<(), CheckError> {
+        match self {
+            Self::Kernel(linux) => Ok(linux.check(layout)?),
+            Self::Disk { disk, plan } => Ok(disk.linux(plan)?.check(layout)?),
+        }
+    }
+
     /// The kernel with its initrds, to be loaded.
     pub(crate) fn load(self, memory: &GuestMemory, layout: &Layout) -> Result<Entry, StartError> {
         match self {
-            Self::Kernel {
-                kernel,
-                initrd,
-                command_line,
-            } => {
-                let initrds = initrd.into_iter().collect();
-                Ok(Linux {
-                    kernel,
-                    initrds,
-                    command_line,
-                }
-                .load(memory, layout)?)
-            }
+            Self::Kernel(linux) => Ok(linux.load(memory, layout)?),
             Self::Disk { disk, plan } => Ok(disk.linux(&plan)?.load(memory, layout)?),
         }
     }
@@ -188,7 +186,7 @@ impl Examination {
     pub fn boot_plan(&self) -> Option<&BootPlan> {
         match self.boot.as_ref()? {
             Boot::Disk { plan, .. } => Some(plan),
-            Boot::Kernel { .. } => None,
+            Boot::Kernel(_) => None,
         }
     }
 

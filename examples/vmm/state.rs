@@ -65,7 +65,11 @@ pub(crate) fn stop(name: &str, force: bool) -> Outcome {
 pub(crate) fn heal(dry_run: bool) -> Outcome {
     let mut status = Status::Done;
     let healer = PciHealer::new();
-    for entry in open()?.heal(&[&healer], dry_run)? {
+    let entries = open()?.heal(&[&healer], dry_run)?;
+    if entries.is_empty() {
+        println!("nothing to restore: no logical server has left anything");
+    }
+    for entry in entries {
         let (resource, owner) = (&entry.record.resource, &entry.record.partition);
         let outcome = match &entry.outcome {
             HealOutcome::InUse => "in use, left alone".to_owned(),
