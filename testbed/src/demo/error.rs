@@ -41,9 +41,11 @@ pub enum DemoError {
         /// What it wrote to standard error.
         stderr: String,
     },
-    /// The NVMe controller did not come back to the host.
-    #[error("the NVMe controller did not come back to the host: {found}")]
+    /// A device did not come back to the host.
+    #[error("{address} did not come back to the host: {found}")]
     NotReturned {
+        /// The device.
+        address: &'static str,
         /// What was found instead.
         found: String,
     },

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::error::DemoError;
+use super::phases::Lent;
 use crate::console::{Console, ConsoleError};
 use crate::l1::{Next, Running, Stream};
 use crate::{Fault, Job, L1, L1Error};
@@ -120,22 +121,21 @@ fn parse_exits(text: &str) -> Option<u64> {
     text.lines().filter_map(|line| line.trim().parse().ok()).max()
 }
 
-/// Asks the host whether the controller at `address` is on its own driver again and its disk can be read.
-pub(crate) fn check_returned(l1: &mut L1, address: &str, serial: &str) -> Result<(), DemoError> {
-    let job = Job::new(["/bin/sh", "-c", RETURNED, "sh", address])
-        .folder("/")
-        .guard(Duration::from_secs(60));
-    let outcome = l1.run(&job)?;
-    let found = String::from_utf8_lossy(&outcome.stdout)
+/// Asks the host whether a device is on its own driver again and, if it is a disk's controller, can be read.
+pub(crate) fn check_returned(l1: &mut L1, device: &Lent) -> Result<(), DemoError> {
+    let words = ["/bin/sh", "-c", RETURNED, "sh", device.address, device.driver];
+    let outcome = l1.run(&Job::new(words).folder("/").guard(Duration::from_secs(60)))?;
+    if outcome.status == 0 {
+        return Ok(());
+    }
+    let found = [outcome.stdout, outcome.stderr].concat();
+    let found = String::from_utf8_lossy(&found)
         .split_whitespace()
         .collect::<Vec<_>>()
         .join(" ");
-    if outcome.status == 0 && found == format!("nvme {serial} readable") {
-        return Ok(());
-    }
-    let stderr = String::from_utf8_lossy(&outcome.stderr);
     Err(DemoError::NotReturned {
-        found: format!("{found} {}", stderr.trim()),
+        address: device.address,
+        found,
     })
 }
 
@@ -151,16 +151,22 @@ kill $!
 exit $status
 "#;
 
-/// Says which driver a controller has, its serial number, and whether its disk can be read.
+/// Succeeds when the device `$1` is on the driver `$2` and, as an NVMe controller, its disk can be read.
 const RETURNED: &str = r#"
 device=/sys/bus/pci/devices/$1
+for try in 1 2 3 4 5 6 7 8 9 10; do
+    driver=$(basename "$(readlink "$device/driver")")
+    [ "$driver" = "$2" ] && break
+    sleep 1
+done
+[ "$driver" = "$2" ] || { echo "its driver is '$driver', not '$2'"; exit 1; }
+[ "$driver" = nvme ] || exit 0
 for try in 1 2 3 4 5 6 7 8 9 10; do
     controller=$(basename "$device"/nvme/nvme*)
     [ -b "/dev/${controller}n1" ] && break
     sleep 1
 done
-echo "$(basename "$(readlink "$device/driver")") $(tr -d ' ' <"$device/nvme/$controller/serial")"
-dd if="/dev/${controller}n1" of=/dev/null bs=1M count=16 status=none && echo readable
+exec dd if="/dev/${controller}n1" of=/dev/null bs=1M count=16 status=none
 "#;
 
 /// A logical server that runs longer than this does not do what the demo asks of it.

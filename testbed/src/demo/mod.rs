@@ -7,7 +7,7 @@ mod phases;
 mod questions;
 mod report;
 mod table;
-mod vmm;
+pub(crate) mod vmm;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -18,6 +18,7 @@ use crate::setup::{Needs, install_missing};
 use crate::{Progress, Testbed};
 
 pub use error::DemoError;
+use phases::{NIC, NVME};
 pub use questions::Findings;
 pub use report::Report;
 
@@ -81,7 +82,11 @@ impl Demo {
             .fingerprints
             .push(Fingerprint::survey(&self.image, &layout)?);
         self.boot("physical server", |demo, disk| demo.physical(disk, None), &layout)?;
-        self.boot("logical server", |demo, disk| demo.logical(disk), &layout)?;
+        self.boot(
+            "logical server",
+            |demo, disk| demo.logical(disk, &[NVME, NIC]),
+            &layout,
+        )?;
         self.boot(
             "physical server again",
             |demo, disk| demo.physical(disk, Some(ROOT_READ_ONLY)),
@@ -90,7 +95,9 @@ impl Demo {
         let whole = 0..layout.total;
         let whole = std::slice::from_ref(&whole);
         let before = digest(&self.image, whole)?;
-        let proof = self.attempt("logical server, root read-only", |demo, disk| demo.logical(disk))?;
+        let proof = self.attempt("logical server, root read-only", |demo, disk| {
+            demo.logical(disk, &[NVME])
+        })?;
         let after = digest(&self.image, whole)?;
         self.report.proof = Some((proof.findings.root_mode, before, after));
         Ok(std::mem::take(&mut self.report))

@@ -52,13 +52,16 @@ impl Demo {
         })
     }
 
-    /// Boots the physical server as a host, and in it `disk` as a logical server; asks and powers off.
-    pub(crate) fn logical(&self, disk: &Path) -> Result<Boot, DemoError> {
+    /// Boots the physical server as a host, and in it `disk` as a logical server that is lent `devices`, the disk's
+    /// own controller first; asks and powers off. The devices are then back on the host's drivers.
+    pub(crate) fn logical(&self, disk: &Path, devices: &[Lent]) -> Result<Boot, DemoError> {
         let mut host = L1::boot(&self.testbed, &PhysicalServer::machine(disk))?;
+        let lent = devices.iter().flat_map(|device| ["--device", device.address]);
+        let arguments: Vec<&str> = ARGUMENTS.into_iter().chain(lent).collect();
         let boot = logical::run(
             &mut host,
             &self.vmm,
-            &ARGUMENTS,
+            &arguments,
             self.copies("logical"),
             |console, counter| {
                 self.log_in(console)?;
@@ -69,7 +72,9 @@ impl Demo {
                 Ok(Boot { findings, exits })
             },
         )?;
-        logical::check_returned(&mut host, CONTROLLER, &boot.findings.serial)?;
+        for device in devices {
+            logical::check_returned(&mut host, device)?;
+        }
         host.power_off()?;
         Ok(boot)
     }
@@ -79,11 +84,30 @@ impl Demo {
     }
 }
 
-const CONTROLLER: &str = "0000:01:00.0";
+/// A device that the host lends to the logical server.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    /// Where it is, on the host and in the logical server.
+    pub(crate) address: &'static str,
+    /// The host's own driver for it.
+    pub(crate) driver: &'static str,
+}
+
+/// The controller of the disk.
+pub(crate) const NVME: Lent = Lent {
+    address: "0000:01:00.0",
+    driver: "nvme",
+};
+/// The network interface whose name the system's configuration knows.
+pub(crate) const NIC: Lent = Lent {
+    address: "0000:00:19.0",
+    driver: "e1000e",
+};
+
 const CPUS: u64 = 2;
 
-/// The command line of the demo's logical server.
-const ARGUMENTS: [&str; 11] = [
+/// The command line of the demo's logical server, without its devices.
+const ARGUMENTS: [&str; 9] = [
     "run",
     "--name",
     "db1",
@@ -93,8 +117,6 @@ const ARGUMENTS: [&str; 11] = [
     "1G",
     "--boot-disk",
     "/dev/nvme0n1",
-    "--device",
-    CONTROLLER,
 ];
 
 /// From power on to the login prompt.

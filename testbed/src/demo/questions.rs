@@ -15,8 +15,10 @@ pub struct Findings {
     pub init: String,
     /// Seconds from the kernel's start to the end of the boot, by systemd's account.
     pub boot: String,
-    /// The root file system's device and UUID.
+    /// The root file system's device.
     pub root: String,
+    /// Its UUID.
+    pub root_uuid: String,
     /// Whether it is mounted read-write or read-only.
     pub root_mode: String,
     /// The serial number of the NVMe controller that the root is on.
@@ -47,14 +49,16 @@ impl Findings {
         Ok(Findings {
             kernel: ask("uname -r")?,
             cpus: ask("nproc")?,
-            init: ask(r"dmesg | sed -n 's/^\[ *\([0-9.]*\)\] Run .* as init process$/\1/p'")?,
+            init: ask(r"dmesg | sed -n 's/^\[ *\([0-9.]*\)\] Run .* as init process$/\1/p'")
+                .map(|text| rounded(&text))?,
             boot: ask("systemd-analyze time | head -n 1").map(|text| sum_of(&text))?,
-            root: ask("findmnt -n -o SOURCE,UUID /").map(|text| one_line(&text))?,
+            root: ask("findmnt -n -o SOURCE /")?,
+            root_uuid: ask("findmnt -n -o UUID /")?,
             root_mode: ask("findmnt -n -o OPTIONS /").map(|text| first_option(&text))?,
             serial: ask(&format!("cat {controller}/serial")).map(|text| one_line(&text))?,
             controller: ask(&format!("cat {controller}/address"))?,
             parent: ask(&format!("basename $(dirname $(realpath {controller}/device))"))?,
-            nics: ask("ip -br address").map(|text| nics_of(&text))?,
+            nics: nics_of(&ask(ADDRESSES)?),
             failed: ask("systemctl --failed --plain --no-legend --no-pager")
                 .map(|text| first_words(&text))?,
             functions: ask("lspci -n | cat").map(|text| text.lines().map(one_line).collect())?,
@@ -80,10 +84,17 @@ fn sum_of(text: &str) -> String {
     let parts = parts.split(" = ").next().unwrap_or_default();
     let of_system = |part: &&str| !part.contains("(firmware)") && !part.contains("(loader)");
     let seconds = |part: &str| part.split_whitespace().filter_map(seconds_of).sum::<f64>();
-    format!(
-        "{:.1}",
-        parts.split(" + ").filter(of_system).map(seconds).sum::<f64>()
-    )
+    let total: f64 = parts.split(" + ").filter(of_system).map(seconds).sum();
+    // The sum of nothing is minus zero.
+    format!("{:.1}", total.abs())
+}
+
+/// Seconds with two places.
+fn rounded(seconds: &str) -> String {
+    seconds
+        .trim()
+        .parse::<f64>()
+        .map_or_else(|_| seconds.to_owned(), |number| format!("{number:.2}"))
 }
 
 /// The seconds of one word of a time: `1min`, `2.231s`, `803ms`.
@@ -129,6 +140,10 @@ fn first_words(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// Interfaces and addresses; an address may come some seconds after its interface.
+const ADDRESSES: &str = "for i in 1 2 3 4 5 6 7 8 9; do \
+    ip -br address | grep -v '^lo' | grep -vq '[.]' || break; sleep 1; done; ip -br address";
+
 /// How long an answer may take; the first one waits for the end of the boot.
 const PATIENCE: Duration = Duration::from_secs(240);
 
@@ -153,6 +168,12 @@ mod tests {
             "63.0"
         );
         assert_eq!(sum_of("Bootup is not yet finished"), "0.0");
+    }
+
+    #[test]
+    fn kernel_times_are_rounded_and_other_answers_kept() {
+        assert_eq!(rounded("11.938611"), "11.94");
+        assert_eq!(rounded("no such line"), "no such line");
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Report {
 
     /// Whether the system found the same machine at each boot and nothing but the system wrote on the disk.
     pub fn holds(&self) -> bool {
-        self.boots.len() == 3 && self.rows().iter().all(Row::held)
+        self.boots.len() == 3 && self.rows().iter().all(Row::holds)
     }
 
     fn rows(&self) -> Vec<Row> {
@@ -75,7 +75,7 @@ impl fmt::Display for Report {
         let verdict = if self.holds() {
             "The same disk booted on the physical server and as a logical server, and found the same machine."
         } else {
-            "The boots differ: see the rows marked DIFFERS."
+            "Not all of it holds: see the rows marked DIFFERS or FAILED."
         };
         writeln!(out, "{verdict}")
     }
@@ -94,7 +94,8 @@ mod tests {
         let found = Findings {
             kernel: "6.1.0".into(),
             cpus: "2".into(),
-            root: "/dev/nvme0n1p2 b2d4".into(),
+            root: "/dev/nvme0n1p2".into(),
+            root_uuid: "b2d4".into(),
             serial: "S1".into(),
             controller: "0000:01:00.0".into(),
             parent: "0000:00:02.0".into(),
@@ -126,7 +127,7 @@ mod tests {
         let mut report = report();
         report.fingerprints[2].outside_root = "ffff".into();
         assert!(!report.holds());
-        assert!(report.to_string().contains("DIFFERS"));
+        assert!(report.to_string().contains("FAILED"));
     }
 
     #[test]

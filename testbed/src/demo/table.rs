@@ -8,7 +8,22 @@ use super::questions::Findings;
 pub(crate) struct Row {
     name: &'static str,
     cells: Vec<String>,
-    held: Option<bool>,
+    verdict: Verdict,
+}
+
+/// What a row's cells mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// They only inform.
+    Told,
+    /// They are equal, as they should be.
+    Same,
+    /// They should be equal and are not.
+    Differs,
+    /// They are as they should be.
+    Holds,
+    /// They are not.
+    Fails,
 }
 
 impl Row {
@@ -17,33 +32,43 @@ impl Row {
         Row {
             name,
             cells: cells.into_iter().collect(),
-            held: None,
+            verdict: Verdict::Told,
         }
     }
 
     /// A row whose cells must be equal and not empty.
     pub(crate) fn same(name: &'static str, cells: impl IntoIterator<Item = String>) -> Row {
         let cells: Vec<String> = cells.into_iter().collect();
-        let held = cells.iter().all(|cell| *cell == cells[0] && !cell.is_empty());
+        let same = cells.iter().all(|cell| *cell == cells[0] && !cell.is_empty());
         Row {
             name,
             cells,
-            held: Some(held),
+            verdict: if same { Verdict::Same } else { Verdict::Differs },
         }
     }
 
     /// A row that holds or does not.
-    pub(crate) fn judged(name: &'static str, cells: impl IntoIterator<Item = String>, held: bool) -> Row {
+    pub(crate) fn judged(name: &'static str, cells: impl IntoIterator<Item = String>, holds: bool) -> Row {
+        let verdict = if holds { Verdict::Holds } else { Verdict::Fails };
         Row {
             name,
             cells: cells.into_iter().collect(),
-            held: Some(held),
+            verdict,
         }
     }
 
     /// Whether the row is as it should be.
-    pub(crate) fn held(&self) -> bool {
-        self.held != Some(false)
+    pub(crate) fn holds(&self) -> bool {
+        !matches!(self.verdict, Verdict::Differs | Verdict::Fails)
+    }
+
+    /// A cell as it is shown: equal ones need not be told apart to the last letter.
+    fn shown(&self, column: usize) -> String {
+        let cell = self.cells.get(column).map_or("", String::as_str);
+        if self.verdict != Verdict::Same || cell.chars().count() <= WIDEST {
+            return cell.to_owned();
+        }
+        cell.chars().take(WIDEST - 1).chain(['…']).collect()
     }
 }
 
@@ -51,23 +76,21 @@ impl Row {
 /// per CPU.
 pub(crate) fn compare(boots: &[Findings], exits: Option<u64>) -> Vec<Row> {
     let cells = |cell: &dyn Fn(&Findings) -> String| boots.iter().map(cell).collect::<Vec<_>>();
-    let failed = cells(&|found| list(&found.failed));
     let none_failed = boots.iter().all(|found| found.failed.is_empty());
     let exits = exits.map_or("unknown".to_owned(), |count| count.to_string());
-    let exits: Vec<String> = (0..boots.len())
-        .map(|index| if index == 1 { exits.clone() } else { "-".into() })
-        .collect();
+    let exits = (0..boots.len()).map(|index| if index == 1 { exits.clone() } else { "-".into() });
     vec![
         Row::same("kernel", cells(&|found| found.kernel.clone())),
         Row::same("CPUs", cells(&|found| found.cpus.clone())),
         Row::told("init after, s", cells(&|found| found.init.clone())),
         Row::told("boot complete after, s", cells(&|found| found.boot.clone())),
-        Row::same("root device, UUID", cells(&|found| found.root.clone())),
+        Row::same("root device", cells(&|found| found.root.clone())),
+        Row::same("root UUID", cells(&|found| found.root_uuid.clone())),
         Row::same("its NVMe serial", cells(&|found| found.serial.clone())),
         Row::same("its controller", cells(&|found| found.controller.clone())),
-        Row::same("behind port", cells(&|found| found.parent.clone())),
-        Row::told("network", cells(&|found| list(&found.nics))),
-        Row::judged("failed units", failed, none_failed),
+        Row::same("behind root port", cells(&|found| found.parent.clone())),
+        Row::same("network", cells(&|found| list(&found.nics))),
+        Row::judged("failed units", cells(&|found| list(&found.failed)), none_failed),
         Row::told("exits per vCPU", exits),
     ]
 }
@@ -77,30 +100,29 @@ pub(crate) fn render(titles: &[&str], rows: &[Row]) -> String {
     let head = Row::told("", titles.iter().map(|&title| title.to_owned()));
     let lines: Vec<&Row> = std::iter::once(&head).chain(rows).collect();
     let columns = lines.iter().map(|row| row.cells.len()).max().unwrap_or(0);
-    let name = lines
-        .iter()
-        .map(|row| row.name.chars().count())
-        .max()
-        .unwrap_or(0);
-    let width = |column: usize| {
+    let widest = |texts: &dyn Fn(&Row) -> String| {
         lines
             .iter()
-            .filter_map(|row| row.cells.get(column))
-            .map(|cell| cell.chars().count())
+            .map(|row| texts(row).chars().count())
             .max()
             .unwrap_or(0)
     };
+    let name = widest(&|row| row.name.to_owned());
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| widest(&|row| row.shown(column)))
+        .collect();
     let mut text = String::new();
     for row in &lines {
         let mut line = format!("{:name$}", row.name);
-        for column in 0..columns {
-            let cell = row.cells.get(column).map_or("", String::as_str);
-            line.push_str(&format!("  {cell:width$}", width = width(column)));
+        for (column, width) in widths.iter().enumerate() {
+            line.push_str(&format!("  {:width$}", row.shown(column)));
         }
-        line.push_str(match row.held {
-            Some(true) => "  same",
-            Some(false) => "  DIFFERS",
-            None => "",
+        line.push_str(match row.verdict {
+            Verdict::Told => "",
+            Verdict::Same => "  same",
+            Verdict::Differs => "  DIFFERS",
+            Verdict::Holds => "  ok",
+            Verdict::Fails => "  FAILED",
         });
         text.push_str(line.trim_end());
         text.push('\n');
@@ -116,6 +138,9 @@ fn list(items: &[String]) -> String {
     }
 }
 
+/// The most letters of a cell that equals its neighbours.
+const WIDEST: usize = 24;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,7 +149,8 @@ mod tests {
         Findings {
             kernel: "6.1.0".into(),
             cpus: "2".into(),
-            root: "/dev/nvme0n1p2 b2d4".into(),
+            root: "/dev/nvme0n1p2".into(),
+            root_uuid: "b2d4f0a6-3c58-4e7b-9a11-7d60c2e8f514".into(),
             serial: "S1".into(),
             controller: "0000:01:00.0".into(),
             parent: "0000:00:02.0".into(),
@@ -135,7 +161,7 @@ mod tests {
     #[test]
     fn equal_boots_hold_in_every_row() {
         let rows = compare(&[found(), found(), found()], Some(1234));
-        assert!(rows.iter().all(Row::held));
+        assert!(rows.iter().all(Row::holds));
         let text = render(&["physical", "logical", "physical again"], &rows);
         let kernel = text
             .lines()
@@ -169,14 +195,27 @@ mod tests {
             ..found()
         };
         let rows = compare(&[found(), broken, found()], None);
-        let failed: Vec<&Row> = rows.iter().filter(|row| !row.held()).collect();
+        let failed: Vec<&Row> = rows.iter().filter(|row| !row.holds()).collect();
         assert_eq!(failed.len(), 1);
         assert!(failed[0].cells.contains(&"nginx.service".into()));
     }
 
     #[test]
+    fn equal_cells_are_shortened_and_different_ones_are_not() {
+        let text = |uuid: &str| {
+            let other = Findings {
+                root_uuid: uuid.into(),
+                ..found()
+            };
+            render(&["a", "b"], &compare(&[found(), other], None))
+        };
+        assert!(text("b2d4f0a6-3c58-4e7b-9a11-7d60c2e8f514").contains("b2d4f0a6-3c58-4e7b-9a11…"));
+        assert!(text("b2d4f0a6-3c58-4e7b-9a11-7d60c2e8f515").contains("7d60c2e8f515"));
+    }
+
+    #[test]
     fn answers_that_are_all_missing_do_not_count_as_the_same() {
-        assert!(!Row::same("x", [String::new(), String::new()]).held());
+        assert!(!Row::same("x", [String::new(), String::new()]).holds());
     }
 
     #[test]

@@ -118,7 +118,8 @@ fn bootstrap(recipe: &Recipe, dir: &Path, tar: &Path, progress: &dyn Fn(&str)) -
     fs::write(&list, sources::survey(&recipe.suite)?).of(&list)?;
     fs::write(&script, recipe.installer()).of(&script)?;
     Tool::new("mmdebstrap", "mmdebstrap")
-        .args(["--variant=minbase", "--format=tar"])
+        // mmdebstrap's own clean-up would take the machine's identity away; the installer's script does the rest.
+        .args(["--variant=minbase", "--format=tar", "--skip=cleanup/reproducible"])
         .args([format!("--include={}", recipe.packages.join(","))])
         .args(APT_OPTIONS)
         .args([

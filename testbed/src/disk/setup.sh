@@ -8,6 +8,7 @@ printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "$HOST_NAME" > "$root/etc/hosts"
 : > "$root/etc/resolv.conf"
 chmod 0644 "$root/etc/hostname" "$root/etc/hosts" "$root/etc/resolv.conf"
 echo "$MACHINE_ID" > "$root/etc/machine-id"
+chmod 0444 "$root/etc/machine-id"
 chroot "$root" usermod -p "$PASSWORD_HASH" root
 
 cat > "$root/etc/fstab" <<EOF
@@ -43,3 +44,7 @@ for modules in "$root"/lib/modules/*; do
 done
 # kernel-install names files from the mount point up, and the partition is not mounted here yet.
 sed -i 's,/boot/efi/,/,' "$esp"/loader/entries/*.conf
+
+# What no two installations have alike.
+rm -f "$root/var/log/dpkg.log" "$root/var/log/alternatives.log" "$root"/var/log/apt/* \
+    "$root/var/cache/ldconfig/aux-cache"
