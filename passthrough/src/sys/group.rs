@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Container, Message, Plain, Request, VfioDevice, device_fd, exchange, plain, set_container};
+use super::{Container, Message, Plain, Request, VfioDevice, device_fd, exchange, plain, join_container};
 
 /// A group that is in a container. Dropping it takes it out again.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Group {
         if status.u32(4) & VIABLE == 0 {
             return Ok(None);
         }
-        set_container(file.as_fd(), container.file.as_fd())?;
+        join_container(file.as_fd(), container.file.as_fd())?;
         Ok(Some(Group {
             file,
             _container: Arc::clone(container),

@@ -140,7 +140,7 @@ pub(crate) fn plain(fd: BorrowedFd<'_>, request: Plain, value: u64) -> io::Resul
 }
 
 /// Puts a group into a container.
-fn set_container(group: BorrowedFd<'_>, container: BorrowedFd<'_>) -> io::Result<()> {
+fn join_container(group: BorrowedFd<'_>, container: BorrowedFd<'_>) -> io::Result<()> {
     let number: i32 = container.as_raw_fd();
     // SAFETY: VFIO_GROUP_SET_CONTAINER reads one int through the pointer, which lives across the call.
     let result = unsafe {
