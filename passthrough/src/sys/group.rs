@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Container, Message, Plain, Request, VfioDevice, device_fd, exchange, plain, join_container};
+use super::{Container, Message, Plain, Request, VfioDevice, device_fd, exchange, join_container, plain};
 
 /// A group that is in a container. Dropping it takes it out again.
 #[derive(Debug)]
