@@ -1,6 +1,7 @@
 //! The subcommands and their options. Exit status: that of what was run; 1 if the
 //! testbed failed; 2 for a usage error.
 
+mod bench;
 mod demo;
 mod doctor;
 mod options;
@@ -32,6 +33,10 @@ enum Action {
     Test(test::Test),
     /// Boots one disk on the physical server and as a logical server, and compares.
     Demo(demo::Demo),
+    /// Measures the reference VMM against QEMU in the emulated server.
+    Bench(bench::Bench),
+    #[command(hide = true)]
+    Measure(bench::Measure),
     /// Removes everything that was cached.
     Clean,
 }
@@ -45,6 +50,8 @@ pub(crate) fn main() -> ExitCode {
         Action::Shell(shell) => shell.act(progress),
         Action::Test(test) => test.act(progress),
         Action::Demo(demo) => demo.act(progress),
+        Action::Bench(bench) => bench.act(progress),
+        Action::Measure(measure) => measure.act(),
         Action::Clean => doctor::clean(progress),
     };
     match result {

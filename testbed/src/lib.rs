@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod bench;
 mod cache;
 pub mod console;
 pub mod demo;

@@ -1,0 +1,56 @@
+//! `bench`: the reference VMM against QEMU. And `measure`, the half of it that runs in the emulated server.
+
+use clap::{Args, Subcommand};
+use pellucid_testbed::Progress;
+use pellucid_testbed::bench;
+
+use super::Acted;
+
+/// Measures the reference VMM against QEMU, with the same guest and device, in the emulated server.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Start to init, memory, exits, reads; exit status 1 if a target is missed
+    Boot {
+        /// How often each VMM is measured, after one boot that is not counted
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+        /// Print every sample as JSON instead of the table
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Measures on this machine, which is the emulated server, and prints a line of JSON for each boot.
+#[derive(Debug, Args)]
+pub(crate) struct Measure {
+    /// What to measure, as JSON
+    orders: String,
+}
+
+impl Bench {
+    pub(crate) fn act(&self, progress: Progress) -> Acted {
+        let What::Boot { rounds, json } = self.what;
+        let program = std::env::current_exe()?;
+        let program = program.to_string_lossy();
+        let report = bench::Bench::ready(progress)?.boot(rounds, &[&program, "measure"])?;
+        if json {
+            println!("{}", serde_json::to_string_pretty(&report)?);
+        } else {
+            println!("{report}");
+        }
+        Ok(u8::from(!report.misses().is_empty()))
+    }
+}
+
+impl Measure {
+    pub(crate) fn act(&self) -> Acted {
+        bench::measure(&self.orders, &mut std::io::stdout())?;
+        Ok(0)
+    }
+}
