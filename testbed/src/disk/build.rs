@@ -114,18 +114,16 @@ fn build(recipe: &Recipe, dir: &Path, progress: &dyn Fn(&str)) -> Result<(), Dis
 
 /// Installs the recipe's packages into the archive `tar` and runs the installer's script on them.
 fn bootstrap(recipe: &Recipe, dir: &Path, tar: &Path, progress: &dyn Fn(&str)) -> Result<(), DiskError> {
-    let (list, script) = (dir.join("sources.list"), dir.join("installer"));
+    let list = dir.join("sources.list");
     fs::write(&list, sources::survey(&recipe.suite)?).of(&list)?;
-    fs::write(&script, recipe.installer()).of(&script)?;
     Tool::new("mmdebstrap", "mmdebstrap")
         // mmdebstrap's own clean-up would take the machine's identity away; the installer's script does the rest.
         .args(["--variant=minbase", "--format=tar", "--skip=cleanup/reproducible"])
         .args([format!("--include={}", recipe.packages.join(","))])
         .args(APT_OPTIONS)
-        .args([
-            format!("--customize-hook=sh '{}' \"$1\"", script.display()),
-            recipe.suite.clone(),
-        ])
+        // Text and not a file: as root of a user namespace it may not be allowed to read this folder.
+        .args([format!("--customize-hook={}", recipe.installer())])
+        .args([&recipe.suite])
         .args([tar, &list])
         .env("SOURCE_DATE_EPOCH", recipe.epoch.to_string())
         .run(&|line| {
@@ -133,7 +131,6 @@ fn bootstrap(recipe: &Recipe, dir: &Path, tar: &Path, progress: &dyn Fn(&str)) -
                 progress(step);
             }
         })?;
-    fs::remove_file(&script).of(script)?;
     fs::remove_file(&list).of(list)
 }
 

@@ -79,7 +79,10 @@ pub fn write_root(image: &Path, layout: &Layout, identity: &Identity, tree: &Pat
         layout.root.start, identity.hash_seed
     );
     let blocks = (layout.root.end - layout.root.start) / BLOCK;
+    // The first for e2fsprogs 1.47.1 and later, which then also clamps the files' times; the second for older ones.
     Tool::as_root("mkfs.ext4", "e2fsprogs")
+        .env("SOURCE_DATE_EPOCH", EPOCH)
+        .env("E2FSPROGS_FAKE_TIME", EPOCH)
         .args([
             "-q",
             "-F",
@@ -120,3 +123,6 @@ fn copy_into(part: &Path, image: &Path, offset: u64) -> Result<(), DiskError> {
 
 /// The root file system's block size in bytes.
 const BLOCK: u64 = 4096;
+
+/// The moment at which a root file system says it was made.
+const EPOCH: &str = "1700000000";
