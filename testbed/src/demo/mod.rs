@@ -51,7 +51,11 @@ impl Demo {
             step.now(format!("demo disk: {now}"))
         })?;
         drop(step);
-        let folder = testbed.cache.root().join(format!("demo.{}", std::process::id()));
+        forget_killed_runs(testbed.cache.root());
+        let folder = testbed
+            .cache
+            .root()
+            .join(format!("{FOLDER}{}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(|source| crate::SetupError::File {
             path: folder.clone(),
             source,
@@ -173,8 +177,53 @@ impl Drop for Demo {
     }
 }
 
+/// Removes the disks of runs whose process is gone: nobody will.
+fn forget_killed_runs(cache: &Path) {
+    let Ok(entries) = std::fs::read_dir(cache) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let process = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(FOLDER))
+            .and_then(|id| id.parse::<u32>().ok());
+        if process.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()) {
+            // If it cannot be removed it is in nobody's way.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// What the folder of a run is called, with the number of its process behind.
+const FOLDER: &str = "demo.";
+
 /// How often a phase that the emulator spoiled is run again.
 const RERUNS: u32 = 2;
 
 /// What an administrator types who wants the root read-only from the next boot on.
 const ROOT_READ_ONLY: &str = "sed -i '/ ext4 /s/errors=remount-ro/ro,errors=remount-ro/' /etc/fstab";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_folders_of_runs_that_are_gone_are_removed() {
+        let cache = tempfile::tempdir().expect("cache");
+        // No process has the largest number.
+        let gone = cache.path().join("demo.4294967295");
+        let kept = [
+            format!("demo.{}", std::process::id()),
+            "demo.notes".into(),
+            "disk-0123".into(),
+        ];
+        std::fs::create_dir(&gone).expect("gone");
+        for name in &kept {
+            std::fs::create_dir(cache.path().join(name)).expect("kept");
+        }
+        forget_killed_runs(cache.path());
+        assert!(!gone.exists());
+        assert!(kept.iter().all(|name| cache.path().join(name).exists()));
+    }
+}
