@@ -31,8 +31,6 @@ pub struct Findings {
     pub nics: Vec<String>,
     /// Failed units.
     pub failed: Vec<String>,
-    /// PCI functions, as `address class id`.
-    pub functions: Vec<String>,
 }
 
 impl Findings {
@@ -61,7 +59,6 @@ impl Findings {
             nics: nics_of(&ask(ADDRESSES)?),
             failed: ask("systemctl --failed --plain --no-legend --no-pager")
                 .map(|text| first_words(&text))?,
-            functions: ask("lspci -n | cat").map(|text| text.lines().map(one_line).collect())?,
         })
     }
 }
