@@ -14,13 +14,6 @@ use pellucid_testbed::suite::{Binary, Row, Session, Suite, Tally};
 use pellucid_testbed::{Fault, Job, L1Error};
 use scripted::{Manner, boot};
 
-/// Not a test: the machine that `scripted::boot` starts.
-#[test]
-#[ignore = "the scripted machine, started by the other tests"]
-fn a_machine_of_script() {
-    scripted::play();
-}
-
 fn shell(script: &str) -> Job {
     Job::new(["sh", "-c", script])
         .folder("/")
@@ -161,6 +154,9 @@ fn a_machine_that_stops_answering_is_a_fault_of_the_emulator() {
 
 #[test]
 fn a_machine_that_is_switched_off_leaves_no_folder() {
+    if scripted::is_asked_for() {
+        return scripted::play();
+    }
     let (_folder, l1) = boot(Manner::Good);
     let folder = l1.folder().to_owned();
     assert!(folder.join("share").is_dir());

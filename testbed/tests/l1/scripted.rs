@@ -42,7 +42,7 @@ pub(crate) fn testbed(folder: &Path, manner: Manner) -> Testbed {
          echo >>'{lives}'\n\
          for word; do case $word in socket,id=monitor,*) path=${{word#*path=}} ;; esac; done\n\
          SCRIPTED_FOLDER=${{path%/monitor}} SCRIPTED_MANNER={manner:?} SCRIPTED_LIFE=$(wc -l <'{lives}') \
-         exec '{this}' --exact --ignored --nocapture a_machine_of_script\n",
+         exec '{this}' --exact --nocapture {ENTRY}\n",
         lives = folder.join("lives").display(),
         this = std::env::current_exe().unwrap().display()
     );
@@ -68,11 +68,14 @@ pub(crate) fn lives(folder: &Path) -> usize {
         .count()
 }
 
-/// What the second start of this binary does.
+/// Whether this is the second start of this binary, as an emulator.
+pub(crate) fn is_asked_for() -> bool {
+    std::env::var_os("SCRIPTED_FOLDER").is_some()
+}
+
+/// What that start does; the test named by `ENTRY` leads here.
 pub(crate) fn play() {
-    let Ok(folder) = std::env::var("SCRIPTED_FOLDER") else {
-        return;
-    };
+    let folder = std::env::var_os("SCRIPTED_FOLDER").unwrap();
     let folder = PathBuf::from(folder);
     let life: u32 = std::env::var("SCRIPTED_LIFE").unwrap().trim().parse().unwrap();
     let manner = match std::env::var("SCRIPTED_MANNER").unwrap().as_str() {
@@ -188,3 +191,5 @@ fn end(group: i32) {
         let _gone_already = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
 }
+
+const ENTRY: &str = "a_machine_that_is_switched_off_leaves_no_folder";
