@@ -4,9 +4,9 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pellucid_chipset::{Board, BoardEvent, BoardSpec, Console as SerialEnd, PortAt, Serial};
+use pellucid_chipset::{Board, BoardEvent, BoardSpec, ConfigPorts, Console as SerialEnd, PortAt, Serial};
 use pellucid_image::AcpiBoard;
-use pellucid_partition::{ClaimError, Populated, Progress, StateDir};
+use pellucid_partition::{ClaimError, Entry, Populated, Progress, StateDir};
 use pellucid_passthrough::ReleaseError;
 use pellucid_vcpu::{ExitCounts, Parked, Running, StopError, VcpuPolicy};
 
@@ -71,7 +71,13 @@ impl Checked {
         let mut tables = AcpiBoard::new(layout, (0..populated.plan().vcpus() as u32).collect());
         (tables.root_ports, tables.ecam) = (tree.described_ports(), tree.ecam());
         tables.tables()?.write(populated.memory())?;
-        let board = Board::attach(&populated, board_spec(tree.root_ports()?, console, events))?;
+        let board = Board::attach(
+            &populated,
+            BoardSpec {
+                config_ports: config_ports(&entry),
+                ..board_spec(tree.root_ports()?, console, events)
+            },
+        )?;
         let parked = Parked::create(&populated, entry, &VcpuPolicy::default())?;
         let lent = taken.assign(&populated, &board, &tree, events)?;
         let told = Arc::clone(events);
@@ -147,6 +153,16 @@ fn board_spec(root_ports: Vec<PortAt>, console: Console, events: &EventSink) -> 
             });
         }),
         root_ports,
+        config_ports: ConfigPorts::default(),
+    }
+}
+
+/// A Linux kernel that is loaded directly finds ECAM in the ACPI tables and needs no other way; what else may come in by
+/// another entry is not known to.
+fn config_ports(entry: &Entry) -> ConfigPorts {
+    match entry {
+        Entry::Linux64 { .. } => ConfigPorts::Absent,
+        _ => ConfigPorts::Present,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pellucid_partition::{
     Bdf, BusRange, ConfigHandler, Layout, MmioBus, MmioHandler, PioBus, PioHandler, Populated,
-    board::{COM1_GSI, COM1_PORT, PCI_CONFIG_PORT, PM_BASE, RTC_PORT, SCI_GSI},
+    board::{COM1_GSI, COM1_PORT, PCI_CONFIG_PORT, PM_BASE, RESET_PORT, RTC_PORT, SCI_GSI},
 };
 
 use crate::error::{BoardError, PciError};
@@ -43,6 +43,19 @@ pub struct BoardSpec {
     pub events: EventSink,
     /// The root ports, in the order in which they are placed: a port before those behind it.
     pub root_ports: Vec<PortAt>,
+    /// Whether configuration space can also be reached through ports.
+    pub config_ports: ConfigPorts,
+}
+
+/// The old way to configuration space, besides ECAM: an address at port 0xcf8, data at 0xcfc.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ConfigPorts {
+    /// As on a PC. Firmware and small kernels know no other way.
+    #[default]
+    Present,
+    /// The ports read all ones. Linux, which else uses them for all it can, then makes each access through ECAM: one exit
+    /// instead of two.
+    Absent,
 }
 
 /// The other end of the serial line.
@@ -100,6 +113,7 @@ impl Board {
             console,
             events,
             root_ports,
+            config_ports,
         } = spec;
         let pci = Arc::new(PciConfig::new(0));
         let functions = place_functions(&pci, root_ports)?;
@@ -107,7 +121,13 @@ impl Board {
         let rtc = Arc::new(Rtc::new());
         let power = Arc::new(AcpiPm::new(lines.sci, Arc::clone(&events)));
         let reset = Arc::new(ResetRegister::new(Arc::clone(&events)));
-        let pci_ports = PciPorts::new(Arc::clone(&pci), Some(reset));
+        let (config_base, config_size, config): (_, _, Arc<dyn PioHandler>) = match config_ports {
+            ConfigPorts::Present => {
+                let ports = PciPorts::new(Arc::clone(&pci), Some(reset));
+                (PCI_CONFIG_PORT, PciPorts::PORTS, Arc::new(ports))
+            }
+            ConfigPorts::Absent => (RESET_PORT, 1, reset),
+        };
         let insert = |base: u16, size, device, handler: Arc<dyn PioHandler>| {
             let refused = |source| BoardError::Bus { device, source };
             pio.insert(u64::from(base), size, device, handler)
@@ -122,12 +142,7 @@ impl Board {
                 "power management",
                 Arc::clone(&power) as _,
             )?,
-            insert(
-                PCI_CONFIG_PORT,
-                PciPorts::PORTS,
-                "PCI configuration ports",
-                Arc::new(pci_ports),
-            )?,
+            insert(config_base, config_size, "PCI configuration ports", config)?,
             insert(
                 KEYBOARD_COMMAND,
                 1,
@@ -190,6 +205,7 @@ impl std::fmt::Debug for BoardSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BoardSpec")
             .field("root_ports", &self.root_ports)
+            .field("config_ports", &self.config_ports)
             .finish_non_exhaustive()
     }
 }

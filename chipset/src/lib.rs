@@ -11,7 +11,7 @@ mod reset;
 mod rtc;
 mod serial;
 
-pub use board::{Board, BoardLines, BoardSpec, Console, PortAt};
+pub use board::{Board, BoardLines, BoardSpec, ConfigPorts, Console, PortAt};
 pub use error::{BoardError, PciError};
 pub use event::{BoardEvent, EventSink};
 pub use pci::config::{PciConfig, Placed};

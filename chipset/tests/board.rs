@@ -5,7 +5,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use pellucid_chipset::{
-    Board, BoardError, BoardEvent, BoardLines, BoardSpec, Console, PciError, PortAt, RootPort, SciLevel,
+    Board, BoardError, BoardEvent, BoardLines, BoardSpec, ConfigPorts, Console, PciError, PortAt, RootPort,
+    SciLevel,
 };
 use pellucid_partition::{LastHit, MmioBus, PioBus, PioHandler, board as at};
 use proptest::prelude::*;
@@ -31,6 +32,10 @@ impl Bench {
     }
 
     fn board(&self, root_ports: Vec<PortAt>) -> Result<Board, BoardError> {
+        self.board_with(root_ports, ConfigPorts::Present)
+    }
+
+    fn board_with(&self, root_ports: Vec<PortAt>, config_ports: ConfigPorts) -> Result<Board, BoardError> {
         let (events, sci) = (Arc::clone(&self.events), Arc::clone(&self.sci));
         let lines = BoardLines {
             serial: Box::new(|| ()),
@@ -43,6 +48,7 @@ impl Bench {
             },
             events: Arc::new(move |event| events.lock().unwrap().push(event)),
             root_ports,
+            config_ports,
         };
         Board::wire(&self.mmio, &self.pio, lines, spec)
     }
@@ -101,6 +107,21 @@ fn power_off_and_every_reset_are_reported() {
     bench.outb(0x92, 0x01);
     use BoardEvent::{PowerOff, Reset};
     assert_eq!(*bench.events.lock().unwrap(), [PowerOff, Reset, Reset, Reset]);
+}
+
+#[test]
+fn without_configuration_ports_ecam_and_the_reset_register_remain() {
+    let bench = Bench::new();
+    let _board = bench.board_with(vec![], ConfigPorts::Absent).unwrap();
+    let mut hit = LastHit::new();
+    // Linux's test for the ports: does the address that was written read back?
+    bench.pio.write(&mut hit, 0xcf8, &0x8000_0000_u32.to_le_bytes());
+    let mut address = [0; 4];
+    bench.pio.read(&mut hit, 0xcf8, &mut address);
+    assert_eq!(address, [0xff; 4]);
+    assert_eq!(bench.ecam(0), 0x29c0_8086);
+    bench.outb(at::RESET_PORT, at::RESET_VALUE);
+    assert_eq!(*bench.events.lock().unwrap(), [BoardEvent::Reset]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use kvm_ioctls::VcpuExit;
-use pellucid_chipset::{Board, BoardEvent, BoardSpec, Console};
+use pellucid_chipset::{Board, BoardEvent, BoardSpec, ConfigPorts, Console};
 use pellucid_partition::{GuestAddress, Inventory, LastHit, PartitionSpec, Plan, Populated, StateDir};
 
 /// Longer than the guest takes where KVM itself is emulated.
@@ -147,6 +147,7 @@ fn a_guest_echoes_by_interrupt_and_powers_off_at_the_button() {
             stop.store(true, Ordering::Release);
         }),
         root_ports: vec![],
+        config_ports: ConfigPorts::default(),
     };
     let board = Board::attach(&partition, spec).unwrap();
     let lent = Arc::clone(&partition);

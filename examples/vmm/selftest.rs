@@ -8,7 +8,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use pellucid::chipset::{Board, BoardEvent, BoardSpec, Console};
+use pellucid::chipset::{Board, BoardEvent, BoardSpec, ConfigPorts, Console};
 use pellucid::partition::{
     Entry, Gsi, GuestAddress, Inventory, IrqLine, Layout, MmioHandler, PartitionSpec, PioHandler, Plan,
     StateDir,
@@ -79,6 +79,7 @@ fn run_guest(host: &Inventory) -> Result<(String, Vec<ExitCounts>), Box<dyn std:
             console,
             events,
             root_ports: Vec::new(),
+            config_ports: ConfigPorts::default(),
         },
     )?;
     let probe = Arc::new(Probe {
