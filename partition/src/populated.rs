@@ -1,6 +1,7 @@
 //! Populated: memory is there, whole, and the VM sees it. No vCPU exists and no device is lent yet.
 
 use std::error::Error;
+use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -181,11 +182,12 @@ fn populate(
         collapse: AtomicBool::new(pages == PageSize::Size4K),
         progress,
     };
-    let workers = std::thread::available_parallelism().map_or(1, |n| n.get().min(8));
+    let workers = workers(work.total);
     std::thread::scope(|scope| {
         // This thread works too, so a host that refuses more threads costs time only.
         let more = |_| {
             std::thread::Builder::new()
+                .stack_size(STACK)
                 .spawn_scoped(scope, || work.run())
                 .ok()
         };
@@ -261,6 +263,13 @@ fn populate_pages(mapping: &RamMapping, offset: usize, size: usize) -> std::io::
     }
 }
 
+/// How many threads are worth it: below a gibibyte each they only wait for each other in the kernel.
+fn workers(total: u64) -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let shares = usize::try_from(total / SHARE).unwrap_or(usize::MAX);
+    cpus.min(MOST_WORKERS).min(shares).max(1)
+}
+
 fn chunks(regions: &[Region]) -> Vec<Chunk<'_>> {
     let mut chunks = Vec::new();
     for region in regions {
@@ -277,5 +286,10 @@ fn chunks(regions: &[Region]) -> Vec<Chunk<'_>> {
 
 /// One worker's piece: large enough for a 1 GiB page to be one, small enough for progress to be seen.
 const CHUNK: u64 = 64 << 20;
+/// The least memory for which a thread more is worth it.
+const SHARE: u64 = 1 << 30;
+const MOST_WORKERS: usize = 8;
+/// Ample for a worker; the usual 2 MiB is what a kernel backs by one huge page at the first touch.
+const STACK: usize = 256 << 10;
 /// What one entry of a second-level page table maps on x86-64.
 const HUGE: usize = 2 << 20;

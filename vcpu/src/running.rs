@@ -223,6 +223,7 @@ fn spawn(seat: Seat, events: Arc<Events>, reports: Sender<Report>) -> Result<Vcp
     let (vcpu, line) = (seat.index, Arc::clone(&seat.line));
     let handle = Builder::new()
         .name(format!("vcpu{vcpu}"))
+        .stack_size(STACK)
         .spawn(move || seat.occupy(events.as_ref(), &reports))
         .map_err(|source| StartError::Thread { vcpu, source })?;
     // It waits to be resumed for the first time.
@@ -236,3 +237,5 @@ fn spawn(seat: Seat, events: Arc<Events>, reports: Sender<Report>) -> Result<Vcp
 /// Numbers of pauses, as the stop word holds them.
 const MOST_PAUSES: u32 = 1 << 30;
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Ample for the run loop and any handler. The usual 2 MiB is what a kernel backs by one huge page at the first touch.
+const STACK: usize = 256 << 10;
