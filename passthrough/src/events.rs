@@ -57,6 +57,7 @@ impl Listener {
         let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new()
             .name(format!("events-{device}"))
+            .stack_size(STACK)
             .spawn(move || listen(device, &stopped, (&error, &request), sink.as_ref()))?;
         Ok(Listener {
             stop,
@@ -109,3 +110,6 @@ fn listen(device: Bdf, stop: &EventFd, (error, request): (&EventFd, &EventFd), s
         }
     }
 }
+
+/// Ample for a sink. The usual 2 MiB is what a kernel backs by one huge page at the first touch.
+const STACK: usize = 256 << 10;
