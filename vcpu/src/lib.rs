@@ -6,6 +6,7 @@ mod dispatch;
 mod error;
 mod event;
 mod exit;
+mod machine_check;
 mod maker;
 mod meter;
 mod parked;
@@ -17,7 +18,7 @@ mod stop_word;
 mod stopped;
 #[expect(
     unsafe_code,
-    reason = "a second mapping of kvm_run, the statistics ioctl and the stop signal"
+    reason = "a second mapping of kvm_run, two ioctls and the stop signal"
 )]
 mod sys;
 mod topology;

@@ -8,6 +8,7 @@ use pellucid_partition::{Entry, GuestAddress, GuestMemory, Layout, Populated, Vm
 
 use crate::dispatch::Dispatch;
 use crate::error::ParkError;
+use crate::machine_check::{banks_of_host, limit_banks};
 use crate::meter::Gauge;
 use crate::parked::ParkedVcpu;
 use crate::registers::entry_state;
@@ -21,16 +22,17 @@ pub(crate) struct Maker {
 }
 
 impl Maker {
-    /// A new vCPU of `vm`.
+    /// A new vCPU of `vm`, with as many error banks as the host's processors.
     pub(crate) fn create(vm: &Vm, vcpu: u32) -> Result<Self, ParkError> {
         let fd = vm.fd().create_vcpu(u64::from(vcpu));
-        Ok(Self {
+        let fd = fd.map_err(|error| ParkError::Create {
             vcpu,
-            fd: fd.map_err(|error| ParkError::Create {
-                vcpu,
-                source: os(error),
-            })?,
-        })
+            source: os(error),
+        })?;
+        if let Some(banks) = banks_of_host() {
+            limit_banks(&fd, banks);
+        }
+        Ok(Self { vcpu, fd })
     }
 
     pub(crate) fn show_cpuid(&self, entries: &[kvm_cpuid_entry2]) -> Result<(), ParkError> {

@@ -53,6 +53,31 @@ fn every_vcpu_finds_its_own_number_in_its_table() {
 }
 
 #[test]
+fn a_vcpu_has_as_many_error_banks_as_the_host() {
+    let machine = Machine::new(1, &[]);
+    let parked = Parked::create(&machine.partition, FLAT, &VcpuPolicy::default()).unwrap();
+    let one = [kvm_msr_entry {
+        index: 0x179,
+        ..Default::default()
+    }];
+    let mut msrs = Msrs::from_entries(&one).unwrap();
+    parked.vcpu(0).unwrap().get_msrs(&mut msrs).unwrap();
+    let of_host = std::fs::read_dir("/sys/devices/system/machinecheck/machinecheck0");
+    let banks = of_host.map_or(0, |entries| {
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names
+            .filter(|name| {
+                name.strip_prefix("bank")
+                    .is_some_and(|rest| rest.parse::<u8>().is_ok())
+            })
+            .count() as u64
+    });
+    // Where the host does not tell, KVM's own number stays.
+    let expected = if banks == 0 { 32 } else { banks };
+    assert_eq!(msrs.as_slice()[0].data & 0xff, expected);
+}
+
+#[test]
 fn a_hidden_hypervisor_shows_neither_bit_nor_leaves() {
     let machine = Machine::new(1, &[]);
     let policy = VcpuPolicy {
