@@ -8,6 +8,7 @@
 
 pub(crate) mod disk;
 pub(crate) mod host;
+pub(crate) mod linux;
 pub(crate) mod server;
 pub(crate) mod tiny;
 
@@ -23,7 +24,7 @@ pub(crate) use server::Server;
 /// A reference VMM with a state directory of its own, which ends with the test.
 pub(crate) struct Vmm {
     pub(crate) scratch: TempDir,
-    program: PathBuf,
+    pub(crate) program: PathBuf,
 }
 
 impl Vmm {
@@ -93,6 +94,15 @@ impl Vmm {
         let answer = self.ask(["list", "--json"]);
         assert_eq!(answer.status, Some(0), "{answer:?}");
         serde_json::from_str(&answer.out).unwrap()
+    }
+}
+
+/// A test that fails leaves no device behind for the next one to stumble over.
+impl Drop for Vmm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _told_already = self.command(["heal"]).status();
+        }
     }
 }
 
@@ -171,4 +181,4 @@ pub(crate) fn left_out(reason: &str) {
 }
 
 /// Nothing here takes this long; an emulated machine under load comes near.
-pub(crate) const HANG_GUARD: Duration = Duration::from_secs(180);
+pub(crate) const HANG_GUARD: Duration = Duration::from_secs(90);
