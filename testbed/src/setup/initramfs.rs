@@ -120,7 +120,7 @@ fn has_interpreter(file: &[u8]) -> Option<bool> {
 const PT_INTERP: usize = 3;
 const INIT: &str = include_str!("../l1/init.sh");
 const AGENT: &str = include_str!("../l1/agent.sh");
-const MODULES: [&str; 13] = [
+const MODULES: [&str; 14] = [
     "virtio_pci",
     "virtio_console",
     "9pnet_virtio",
@@ -133,6 +133,7 @@ const MODULES: [&str; 13] = [
     "virtio_net",
     "e1000e",
     "igb",
+    "crc32c_generic",
     "ext4",
 ];
 
