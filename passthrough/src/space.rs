@@ -211,7 +211,10 @@ impl MemorySubscriber for Mapper {
         };
         // A container that its last group has left has no IOMMU any more, and no mappings.
         if error.raw_os_error() == Some(libc::EINVAL) {
-            tracing::debug!(guest = region.guest.0, "guest memory was unmapped with the last group");
+            tracing::debug!(
+                guest = region.guest.0,
+                "guest memory was unmapped with the last group"
+            );
         } else {
             tracing::error!(%error, guest = region.guest.0, "guest memory was not unmapped; closing the container does so");
         }
