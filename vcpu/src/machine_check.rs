@@ -6,7 +6,7 @@ use std::path::Path;
 
 use kvm_ioctls::VcpuFd;
 
-use crate::sys::machine_check::set_capability;
+use crate::sys::machine_check::fix_capability;
 
 /// The host's banks; none where the host does not tell.
 pub(crate) fn banks_of_host() -> Option<u8> {
@@ -15,7 +15,7 @@ pub(crate) fn banks_of_host() -> Option<u8> {
 
 /// Gives `vcpu` that many banks. A KVM that refuses leaves it with its own number, which costs exits only.
 pub(crate) fn limit_banks(vcpu: &VcpuFd, banks: u8) {
-    if let Err(error) = set_capability(vcpu, u64::from(banks)) {
+    if let Err(error) = fix_capability(vcpu, u64::from(banks)) {
         tracing::debug!(%error, banks, "KVM keeps its own number of error banks");
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use kvm_ioctls::VcpuFd;
 
 /// Sets IA32_MCG_CAP; its low byte is the number of banks, which KVM then has for this vCPU.
-pub(crate) fn set_capability(vcpu: &VcpuFd, capability: u64) -> io::Result<()> {
+pub(crate) fn fix_capability(vcpu: &VcpuFd, capability: u64) -> io::Result<()> {
     // SAFETY: the kernel reads eight bytes from where the argument points, and they live across the call.
     let result = unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_X86_SETUP_MCE, &raw const capability) };
     if result == 0 {
