@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,10 +13,6 @@ use crate::console::{Console, ConsoleError};
 use crate::l1::{Next, Running, Stream};
 use crate::{Fault, Job, L1, L1Error};
 
-/// Where the host's kernel counts the exits of the virtual machine that runs.
-#[derive(Debug, Clone)]
-pub(crate) struct ExitCounter(PathBuf);
-
 /// What a conversation came to.
 type Talked<T> = Result<T, ConsoleError>;
 
@@ -25,19 +21,16 @@ type Talked<T> = Result<T, ConsoleError>;
 type Pumped<T> = (Result<Option<i32>, L1Error>, Vec<u8>, Option<Talked<T>>);
 
 /// Runs the reference VMM with `arguments` in the host and lets `talk` talk to its guest until the guest is off.
-/// The VMM has then ended with success.
+/// The VMM has then ended with success; the exits of each vCPU are those that it reports (`--json`).
 pub(crate) fn run<T: Send>(
     l1: &mut L1,
     vmm: &Path,
     arguments: &[&str],
     copies: Vec<Box<dyn Write + Send>>,
-    talk: impl FnOnce(&mut Console, &ExitCounter) -> Talked<T> + Send,
-) -> Result<T, DemoError> {
-    let counter = ExitCounter(l1.share().join("exits"));
+    talk: impl FnOnce(&mut Console) -> Talked<T> + Send,
+) -> Result<(T, Vec<u64>), DemoError> {
     let vmm = vmm.to_string_lossy();
-    let words = ["/bin/sh", "-c", WITH_COUNTER, "sh", &vmm]
-        .into_iter()
-        .chain(arguments.iter().copied());
+    let words = [&*vmm].into_iter().chain(arguments.iter().copied());
     let job = Job::new(words).folder("/").guard(GUARD).with_input();
     let streams = |source| L1Error::io("the console's streams", source);
     let mut running = l1.start(&job)?;
@@ -51,7 +44,7 @@ pub(crate) fn run<T: Send>(
     let (ended, stderr, talked) = thread::scope(|scope| {
         scope.spawn(move || {
             let mut console = Console::over(near, keyboard, copies);
-            let talked = talk(&mut console, &counter);
+            let talked = talk(&mut console);
             // The receiver outlives the scope.
             drop(report.send(talked));
         });
@@ -64,7 +57,7 @@ pub(crate) fn run<T: Send>(
     let stderr = String::from_utf8_lossy(&stderr).into_owned();
     match (ended, talked) {
         (Err(error), _) => Err(error.into()),
-        (Ok(Some(0)), Some(Ok(value))) => Ok(value),
+        (Ok(Some(0)), Some(Ok(value))) => Ok((value, reported_exits(&stderr))),
         // The VMM's own refusal says more than the silence of its guest.
         (Ok(Some(status)), Some(Err(ConsoleError::Ended { .. })) | Some(Ok(_)) | None) => {
             Err(DemoError::Vmm { status, stderr })
@@ -108,17 +101,19 @@ fn pump<T>(running: &mut Running<'_>, mut far: UnixStream, result: &mpsc::Receiv
     }
 }
 
-impl ExitCounter {
-    /// How many exits the virtual machine has had so far, up to a second ago, all its CPUs together.
-    pub(crate) fn survey(&self) -> Option<u64> {
-        parse_exits(&std::fs::read_to_string(&self.0).ok()?)
-    }
-}
-
-/// The largest number in lines of one number each: the machine with the most exits is the guest, the others are
-/// what a VMM makes for a moment to ask the kernel what it can do.
-fn parse_exits(text: &str) -> Option<u64> {
-    text.lines().filter_map(|line| line.trim().parse().ok()).max()
+/// The exits of each vCPU in the report that the VMM ends with; none if there is no report.
+fn reported_exits(stderr: &str) -> Vec<u64> {
+    let reports = stderr
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let counts = |report: serde_json::Value| {
+        let vcpus = report.get("exits")?.as_array()?.clone();
+        vcpus
+            .iter()
+            .map(|vcpu| vcpu.get("total")?.as_u64())
+            .collect::<Option<Vec<_>>>()
+    };
+    reports.filter_map(counts).next_back().unwrap_or_default()
 }
 
 /// Asks the host whether a device is on its own driver again and, if it is a disk's controller, can be read.
@@ -138,18 +133,6 @@ pub(crate) fn check_returned(l1: &mut L1, device: &Lent) -> Result<(), DemoError
         found,
     })
 }
-
-/// Runs a VMM and, beside it, copies KVM's own counters to where the other side can read them.
-const WITH_COUNTER: &str = r#"
-rm -f /run/testbed/exits
-while sleep 1; do
-    cat /sys/kernel/debug/kvm/*-*/exits >/run/testbed/exits.new 2>/dev/null && mv /run/testbed/exits.new /run/testbed/exits
-done </dev/null &
-"$@"
-status=$?
-kill $!
-exit $status
-"#;
 
 /// Succeeds when the device `$1` is on the driver `$2` and, as an NVMe controller, its disk can be read.
 const RETURNED: &str = r#"
@@ -177,20 +160,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_guest_is_the_machine_with_the_most_exits() {
-        assert_eq!(parse_exits("12\n48213\n"), Some(48213));
-        assert_eq!(parse_exits(""), None);
-        assert_eq!(parse_exits("no counters\n"), None);
+    fn exits_are_read_from_the_last_report() {
+        let stderr = "vmm: warning: {\n{\"end\":\"PoweredOff\",\"exits\":[{\"vcpu\":0,\"total\":7},{\"vcpu\":1,\"total\":5}]}\n";
+        assert_eq!(reported_exits(stderr), [7, 5]);
+        assert!(reported_exits("vmm: no report\n{}\n").is_empty());
     }
 
     #[test]
-    fn the_scripts_are_valid_shell() {
-        for script in [WITH_COUNTER, RETURNED] {
-            let status = std::process::Command::new("sh")
-                .args(["-n", "-c", script])
-                .status()
-                .expect("sh");
-            assert!(status.success(), "{script}");
-        }
+    fn the_script_is_valid_shell() {
+        let status = std::process::Command::new("sh")
+            .args(["-n", "-c", RETURNED])
+            .status()
+            .expect("sh");
+        assert!(status.success());
     }
 }

@@ -116,7 +116,7 @@ impl Demo {
     ) -> Result<(), DemoError> {
         let boot = self.attempt(title, phase)?;
         self.report.boots.push(boot.findings);
-        self.report.exits = self.report.exits.or(boot.exits);
+        self.report.exits.extend(boot.exits);
         self.report
             .fingerprints
             .push(Fingerprint::survey(&self.image, layout)?);

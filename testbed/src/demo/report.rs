@@ -12,8 +12,8 @@ use crate::disk::Fingerprint;
 pub struct Report {
     /// What the system said at each boot: physical, logical, physical again.
     pub boots: Vec<Findings>,
-    /// Exits per CPU of the logical server until it was told to power off.
-    pub exits: Option<u64>,
+    /// Exits of each vCPU of the logical server, from its start until it had powered off.
+    pub exits: Vec<u64>,
     /// The disk's digests: before all boots and after each.
     pub fingerprints: Vec<Fingerprint>,
     /// Of the logical server with its root read-only: how the root was mounted, and the whole disk's digest before
@@ -37,7 +37,7 @@ impl Report {
     }
 
     fn rows(&self) -> Vec<Row> {
-        let mut rows = compare(&self.boots, self.exits);
+        let mut rows = compare(&self.boots, &self.exits);
         let outside: Vec<&str> = self
             .fingerprints
             .iter()
@@ -107,7 +107,7 @@ mod tests {
         };
         Report {
             boots: vec![found.clone(), found.clone(), found],
-            exits: Some(3000),
+            exits: vec![3000, 2000],
             fingerprints: vec![print("0"), print("1"), print("2"), print("3")],
             proof: Some(("ro".into(), "abcd".into(), "abcd".into())),
             reruns: 0,

@@ -73,12 +73,12 @@ impl Row {
 }
 
 /// The rows that compare what was found at each boot. `exits` are those of the second boot, the logical server's,
-/// per CPU.
-pub(crate) fn compare(boots: &[Findings], exits: Option<u64>) -> Vec<Row> {
+/// one number for each vCPU.
+pub(crate) fn compare(boots: &[Findings], exits: &[u64]) -> Vec<Row> {
     let cells = |cell: &dyn Fn(&Findings) -> String| boots.iter().map(cell).collect::<Vec<_>>();
     let none_failed = boots.iter().all(|found| found.failed.is_empty());
-    let exits = exits.map_or("unknown".to_owned(), |count| count.to_string());
-    let exits = (0..boots.len()).map(|index| if index == 1 { exits.clone() } else { "-".into() });
+    let counts: Vec<_> = exits.iter().map(u64::to_string).collect();
+    let exits = (0..boots.len()).map(|index| if index == 1 { counts.join(" ") } else { "-".into() });
     vec![
         Row::same("kernel", cells(&|found| found.kernel.clone())),
         Row::same("CPUs", cells(&|found| found.cpus.clone())),
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn equal_boots_hold_in_every_row() {
-        let rows = compare(&[found(), found(), found()], Some(1234));
+        let rows = compare(&[found(), found(), found()], &[1234, 99]);
         assert!(rows.iter().all(Row::holds));
         let text = render(&["physical", "logical", "physical again"], &rows);
         let kernel = text
@@ -172,7 +172,7 @@ mod tests {
             .lines()
             .find(|line| line.starts_with("exits"))
             .expect("exits");
-        assert!(exits.contains("1234") && !exits.contains("same"), "{exits}");
+        assert!(exits.contains("1234 99") && !exits.contains("same"), "{exits}");
     }
 
     #[test]
@@ -181,7 +181,7 @@ mod tests {
             controller: "0000:00:04.0".into(),
             ..found()
         };
-        let rows = compare(&[found(), moved, found()], None);
+        let rows = compare(&[found(), moved, found()], &[]);
         let text = render(&["a", "b", "c"], &rows);
         let marked: Vec<&str> = text.lines().filter(|line| line.ends_with("DIFFERS")).collect();
         assert_eq!(marked.len(), 1, "{text}");
@@ -194,7 +194,7 @@ mod tests {
             failed: vec!["nginx.service".into()],
             ..found()
         };
-        let rows = compare(&[found(), broken, found()], None);
+        let rows = compare(&[found(), broken, found()], &[]);
         let failed: Vec<&Row> = rows.iter().filter(|row| !row.holds()).collect();
         assert_eq!(failed.len(), 1);
         assert!(failed[0].cells.contains(&"nginx.service".into()));
@@ -207,7 +207,7 @@ mod tests {
                 root_uuid: uuid.into(),
                 ..found()
             };
-            render(&["a", "b"], &compare(&[found(), other], None))
+            render(&["a", "b"], &compare(&[found(), other], &[]))
         };
         assert!(text("b2d4f0a6-3c58-4e7b-9a11-7d60c2e8f514").contains("b2d4f0a6-3c58-4e7b-9a11…"));
         assert!(text("b2d4f0a6-3c58-4e7b-9a11-7d60c2e8f515").contains("7d60c2e8f515"));
