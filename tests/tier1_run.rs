@@ -4,6 +4,7 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::process::Signal;
 use support::{Server, Vmm, disk, eventually, tiny};
@@ -167,9 +168,11 @@ fn the_console_can_be_a_file_or_a_terminal_of_its_own() {
     server.reports("console: /dev/pts/");
     server.reports("\n");
     let path = server.reported("console: ");
+    // Not as this process's own terminal: its end would hang this process up.
     let mut terminal = std::fs::File::options()
         .read(true)
         .write(true)
+        .custom_flags(libc::O_NOCTTY)
         .open(path)
         .unwrap();
     let mut greeting = [0; tiny::GREETING.len()];
