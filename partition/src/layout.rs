@@ -142,6 +142,12 @@ mod tests {
     }
 
     #[test]
+    fn a_size_without_its_unit_is_told_as_it_was_given() {
+        let refusal = Layout::new(64, 39).unwrap_err().to_string();
+        assert!(refusal.starts_with("64 bytes of memory"), "{refusal}");
+    }
+
+    #[test]
     fn a_refusal_says_what_would_have_been_accepted() {
         assert!(
             Layout::new(1 << 20, 39)
