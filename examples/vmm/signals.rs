@@ -12,22 +12,23 @@ use crate::wake::Wake;
 /// Requests to stop, from the system or a person.
 pub(crate) struct Requests {
     seen: u32,
+    wake: &'static Wake,
 }
 
 impl Requests {
     /// Listens from here on, once in a process.
     pub(crate) fn listen() -> io::Result<Self> {
-        WAKE.set(Wake::new()?)
-            .map_err(|_| io::Error::from(io::ErrorKind::AlreadyExists))?;
+        let fresh = Wake::new()?;
+        let wake = WAKE.get_or_init(|| fresh);
         for signal in [SIGTERM, SIGINT, SIGHUP] {
             register_signal_handler(signal, note).map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
         }
-        Ok(Self { seen: 0 })
+        Ok(Self { seen: 0, wake })
     }
 
     /// What to wait on.
     pub(crate) fn wake(&self) -> &'static Wake {
-        WAKE.get_or_init(|| unreachable!("listen() has set it"))
+        self.wake
     }
 
     /// Counts a request that a person made at the console.
