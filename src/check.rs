@@ -4,8 +4,8 @@ use std::fmt;
 use std::fs::File;
 
 use pellucid_image::{BootDisk, BootPlan, Linux, SourceFile};
-use pellucid_partition::{ClaimError, Entry, GuestMemory, Inventory, Layout, Plan, StateDir};
-use pellucid_passthrough::{Admitted, Inventory as PciInventory};
+use pellucid_partition::{Entry, GuestMemory, Inventory, Layout, Plan, Resource, StateDir};
+use pellucid_passthrough::{Admitted, Inventory as PciInventory, RESOURCE_KIND};
 
 use crate::error::{CheckError, StartError};
 use crate::spec::{DeviceSpec, ServerSpec, Source};
@@ -86,23 +86,14 @@ impl ServerSpec {
         let mut found = Vec::new();
         for (record, alive) in state.records()? {
             let wanted = match record.resource.kind.as_str() {
-                "partition" => record.resource.name == self.partition.name,
-                "device" => devices.contains(&record.resource.name),
+                Resource::PARTITION => record.resource.name == self.partition.name,
+                RESOURCE_KIND => devices.contains(&record.resource.name),
                 _ => false,
             };
             if wanted && (alive || record.undo.is_some()) {
-                let (resource, holder, pid) = (record.resource.to_string(), record.partition, record.pid);
                 found.push(CheckError::Claim(match alive {
-                    true => ClaimError::Held {
-                        resource,
-                        holder,
-                        pid,
-                    },
-                    false => ClaimError::Stale {
-                        resource,
-                        holder,
-                        pid,
-                    },
+                    true => record.into_held(),
+                    false => record.into_stale(),
                 }));
             }
         }

@@ -71,13 +71,8 @@ impl Checked {
         let mut tables = AcpiBoard::new(layout, (0..populated.plan().vcpus() as u32).collect());
         (tables.root_ports, tables.ecam) = (tree.described_ports(), tree.ecam());
         tables.tables()?.write(populated.memory())?;
-        let board = Board::attach(
-            &populated,
-            BoardSpec {
-                config_ports: config_ports(&entry),
-                ..board_spec(tree.root_ports()?, console, events)
-            },
-        )?;
+        let spec = board_spec(&entry, tree.root_ports()?, console, events);
+        let board = Board::attach(&populated, spec)?;
         let parked = Parked::create(&populated, entry, &VcpuPolicy::default())?;
         let lent = taken.assign(&populated, &board, &tree, events)?;
         let told = Arc::clone(events);
@@ -139,7 +134,7 @@ impl std::fmt::Debug for LogicalServer {
     }
 }
 
-fn board_spec(root_ports: Vec<PortAt>, console: Console, events: &EventSink) -> BoardSpec {
+fn board_spec(entry: &Entry, root_ports: Vec<PortAt>, console: Console, events: &EventSink) -> BoardSpec {
     let told = Arc::clone(events);
     BoardSpec {
         console: SerialEnd {
@@ -153,7 +148,7 @@ fn board_spec(root_ports: Vec<PortAt>, console: Console, events: &EventSink) -> 
             });
         }),
         root_ports,
-        config_ports: ConfigPorts::default(),
+        config_ports: config_ports(entry),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pellucid::partition::{ClaimRecord, HealOutcome, StateDir};
+use pellucid::partition::{ClaimRecord, HealOutcome, Resource, StateDir};
 use pellucid::passthrough::PciHealer;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -47,7 +47,7 @@ pub(crate) fn list(format: Format) -> Outcome {
 /// Asks the server's process to power the guest off, or kills it.
 pub(crate) fn stop(name: &str, force: bool) -> Outcome {
     let records = open()?.records()?;
-    let ours = |record: &ClaimRecord| record.resource.kind == "partition" && record.partition == name;
+    let ours = |record: &ClaimRecord| record.resource.kind == Resource::PARTITION && record.partition == name;
     let running = records.into_iter().find(|(record, alive)| *alive && ours(record));
     let Some((record, _)) = running else {
         return Err(format!("no logical server {name:?} is running; `vmm list` shows those that are").into());

@@ -51,7 +51,34 @@ pub struct Claim {
     pub(crate) _lock: File,
 }
 
+impl ClaimRecord {
+    /// The refusal of a resource whose owner lives.
+    #[must_use]
+    pub fn into_held(self) -> ClaimError {
+        ClaimError::Held {
+            resource: self.resource.to_string(),
+            holder: self.partition,
+            pid: self.pid,
+        }
+    }
+
+    /// The refusal of a resource whose owner died before it could undo what it did.
+    #[must_use]
+    pub fn into_stale(self) -> ClaimError {
+        ClaimError::Stale {
+            resource: self.resource.to_string(),
+            holder: self.partition,
+            pid: self.pid,
+        }
+    }
+}
+
 impl Resource {
+    /// The kind under which a partition's name is claimed.
+    pub const PARTITION: &str = "partition";
+    /// The kind under which a dedicated CPU is claimed.
+    pub const CPU: &str = "cpu";
+
     /// A resource of a kind. They make up a file name, `KIND-NAME`: what cannot stand there becomes `_`.
     #[must_use]
     pub fn new(kind: &str, name: &str) -> Self {

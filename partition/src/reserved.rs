@@ -18,10 +18,10 @@ pub struct Reserved {
 impl Plan {
     /// Claims the partition's name and, if dedicated, its CPUs: all of them or none.
     pub fn reserve(self, state: &StateDir) -> Result<Reserved, ClaimError> {
-        let mut wanted = vec![Resource::new("partition", self.name())];
+        let mut wanted = vec![Resource::new(Resource::PARTITION, self.name())];
         if self.mode() == CpuMode::Dedicated {
             let cpus = self.pinned().iter();
-            wanted.extend(cpus.map(|cpu| Resource::new("cpu", &cpu.to_string())));
+            wanted.extend(cpus.map(|cpu| Resource::new(Resource::CPU, &cpu.to_string())));
         }
         let mut reserved = Reserved {
             plan: self,

@@ -61,12 +61,7 @@ impl StateDir {
         if let Some(left) = self.read(&resource)?
             && left.undo.is_some()
         {
-            let (holder, pid) = (left.partition, left.pid);
-            return Err(ClaimError::Stale {
-                resource: resource.to_string(),
-                holder,
-                pid,
-            });
+            return Err(left.into_stale());
         }
         let record = ClaimRecord {
             resource,
@@ -119,12 +114,12 @@ impl StateDir {
             let record = self.read(resource)?;
             let named = record.as_ref().is_some_and(|record| is_alive(record.pid));
             if named || Instant::now() > patience {
-                let (holder, pid) = record.map_or(("starting".to_owned(), 0), |r| (r.partition, r.pid));
-                return Err(ClaimError::Held {
+                let unnamed = || ClaimError::Held {
                     resource: resource.to_string(),
-                    holder,
-                    pid,
-                });
+                    holder: "starting".to_owned(),
+                    pid: 0,
+                };
+                return Err(record.map_or_else(unnamed, ClaimRecord::into_held));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
