@@ -1,35 +1,15 @@
 //! How the end of an emulator is told: scripts that stand in for one end as it does.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+#[path = "support/emulator.rs"]
+mod emulator;
 
-use pellucid_testbed::setup::Kernel;
-use pellucid_testbed::{Cache, Emulator, Fault, L1, L1Error, Machine, Testbed};
-
-fn testbed(folder: &Path, ending: &str) -> Testbed {
-    let program = folder.join("qemu");
-    let script = format!(
-        "#!/bin/sh\n[ \"$1\" = --version ] && echo QEMU emulator version 10.0.2 && exit\n\
-         case $2 in *,help) exit 1 ;; esac\n{ending}\n"
-    );
-    std::fs::write(&program, script).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    Testbed {
-        cache: Cache::open_at(folder.join("cache")).unwrap(),
-        emulator: Emulator::probe(&program).unwrap(),
-        kernel: Kernel {
-            release: "6.1".into(),
-            image: "/no/kernel".into(),
-            modules: "/no/modules".into(),
-        },
-        initramfs: "/no/initramfs".into(),
-    }
-}
+use emulator::testbed_playing;
+use pellucid_testbed::{Fault, L1, L1Error, Machine};
 
 fn end_of(ending: &str) -> L1Error {
     let folder = tempfile::tempdir().unwrap();
-    let error = L1::boot(&testbed(folder.path(), ending), &Machine::bare()).unwrap_err();
+    let error = L1::boot(&testbed_playing(folder.path(), ending), &Machine::bare()).unwrap_err();
     if let L1Error::Ended { log, .. } = &error {
         std::fs::remove_dir_all(log.parent().unwrap()).unwrap();
     }
@@ -64,7 +44,7 @@ fn a_dead_kernel_is_read_from_the_console_that_the_machine_was_given() {
 #[test]
 fn an_emulator_that_cannot_be_started_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let mut testbed = testbed(folder.path(), "");
+    let mut testbed = testbed_playing(folder.path(), "");
     testbed.emulator.program = "/no/such/qemu".into();
     let error = L1::boot(&testbed, &Machine::bare()).unwrap_err();
     assert!(error.to_string().contains("/no/such/qemu"), "{error}");

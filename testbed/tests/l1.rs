@@ -1,6 +1,8 @@
 //! L1 and its jobs over the real channels, with a scripted machine at the other end.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails the test")]
 
+#[path = "support/emulator.rs"]
+mod emulator;
 #[path = "l1/scripted.rs"]
 mod scripted;
 

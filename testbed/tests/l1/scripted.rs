@@ -2,7 +2,6 @@
 //! agent and runs the jobs right here. So the channels are tested in milliseconds.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -10,8 +9,9 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use pellucid_testbed::setup::Kernel;
-use pellucid_testbed::{Cache, Emulator, L1, Machine, Testbed};
+use pellucid_testbed::{L1, Machine, Testbed};
+
+use crate::emulator::testbed_playing;
 
 /// How the machine behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,29 +35,15 @@ pub(crate) fn boot(manner: Manner) -> (tempfile::TempDir, L1) {
 
 /// A testbed whose emulator is this test binary, started once more.
 pub(crate) fn testbed(folder: &Path, manner: Manner) -> Testbed {
-    let program = folder.join("qemu");
-    let script = format!(
-        "#!/bin/sh\n[ \"$1\" = --version ] && echo QEMU emulator version 10.0.2 && exit\n\
-         case $2 in *,help) exit 1 ;; esac\n\
-         echo >>'{lives}'\n\
+    let play = format!(
+        "echo >>'{lives}'\n\
          for word; do case $word in socket,id=monitor,*) path=${{word#*path=}} ;; esac; done\n\
          SCRIPTED_FOLDER=${{path%/monitor}} SCRIPTED_MANNER={manner:?} SCRIPTED_LIFE=$(wc -l <'{lives}') \
-         exec '{this}' --exact --nocapture {ENTRY}\n",
+         exec '{this}' --exact --nocapture {ENTRY}",
         lives = folder.join("lives").display(),
         this = std::env::current_exe().unwrap().display()
     );
-    std::fs::write(&program, script).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    Testbed {
-        cache: Cache::open_at(folder.join("cache")).unwrap(),
-        emulator: Emulator::probe(&program).unwrap(),
-        kernel: Kernel {
-            release: "6.1".into(),
-            image: "/no/kernel".into(),
-            modules: "/no".into(),
-        },
-        initramfs: "/no/initramfs".into(),
-    }
+    testbed_playing(folder, &play)
 }
 
 /// How many machines were started in `folder`.
