@@ -66,7 +66,7 @@ impl ServerSpec {
             Topology::of(&devices, &pci).map_err(CheckError::from),
             &mut refusals,
         );
-        refusals.extend(self.held(state)?);
+        refusals.extend(self.held(state, plan.as_ref())?);
         Ok(Examination {
             plan,
             boot,
@@ -77,25 +77,14 @@ impl ServerSpec {
     }
 
     /// Claims that others hold on what this server wants, or that the dead left.
-    fn held(&self, state: &StateDir) -> Result<Vec<CheckError>, CheckError> {
-        let devices: Vec<_> = self
-            .devices
-            .iter()
-            .map(|device| device.host.to_string())
-            .collect();
+    fn held(&self, state: &StateDir, plan: Option<&Plan>) -> Result<Vec<CheckError>, CheckError> {
+        let mut wanted = vec![Resource::new(Resource::PARTITION, &self.partition.name)];
+        wanted.extend(plan.into_iter().flat_map(Plan::dedicated));
+        let devices = self.devices.iter().map(|device| device.host.to_string());
+        wanted.extend(devices.map(|device| Resource::new(RESOURCE_KIND, &device)));
         let mut found = Vec::new();
-        for (record, alive) in state.records()? {
-            let wanted = match record.resource.kind.as_str() {
-                Resource::PARTITION => record.resource.name == self.partition.name,
-                RESOURCE_KIND => devices.contains(&record.resource.name),
-                _ => false,
-            };
-            if wanted && (alive || record.undo.is_some()) {
-                found.push(CheckError::Claim(match alive {
-                    true => record.into_held(),
-                    false => record.into_stale(),
-                }));
-            }
+        for resource in wanted {
+            found.extend(state.refusal(&resource)?.map(CheckError::Claim));
         }
         Ok(found)
     }

@@ -2,12 +2,12 @@
 //!
 //! The lock dies with its owner, whatever kills it; the record stays, and [`StateDir::heal`](crate::StateDir::heal) reads it.
 
-use std::fs::File;
-
 use serde::{Deserialize, Serialize};
 
 use crate::error::ClaimError;
-use crate::state_dir::StateDir;
+use crate::owner::Owner;
+use crate::plan::{CpuMode, PageSize, Plan};
+use crate::state_dir::{Hold, StateDir};
 
 /// What can be claimed: `device 0000:01:00.0`, `cpu 3`, `partition db1`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -26,9 +26,30 @@ pub struct ClaimRecord {
     /// The partition that holds it.
     pub partition: String,
     /// Its process.
-    pub pid: u32,
+    #[serde(flatten)]
+    pub owner: Owner,
+    /// What comes with the partition's name.
+    #[serde(default)]
+    pub holding: Option<Holding>,
     /// How to restore the resource; `None` while nothing was changed.
     pub undo: Option<Undo>,
+}
+
+/// What a partition has of the host, for those who list claims. Devices have claims of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// Its vCPUs.
+    pub vcpus: usize,
+    /// The host CPU of each of them; empty if the scheduler decides.
+    pub cpus: Vec<usize>,
+    /// How it holds them.
+    pub mode: CpuMode,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// The pages behind it.
+    pub pages: PageSize,
+    /// The node that it is bound to.
+    pub node: Option<u32>,
 }
 
 /// A way back, readable by the healer of its kind.
@@ -48,7 +69,8 @@ pub struct Undo {
 pub struct Claim {
     pub(crate) state: StateDir,
     pub(crate) record: ClaimRecord,
-    pub(crate) _lock: File,
+    /// None once given up.
+    pub(crate) hold: Option<Hold>,
 }
 
 impl ClaimRecord {
@@ -58,7 +80,7 @@ impl ClaimRecord {
         ClaimError::Held {
             resource: self.resource.to_string(),
             holder: self.partition,
-            pid: self.pid,
+            pid: self.owner.pid,
         }
     }
 
@@ -68,7 +90,20 @@ impl ClaimRecord {
         ClaimError::Stale {
             resource: self.resource.to_string(),
             holder: self.partition,
-            pid: self.pid,
+            pid: self.owner.pid,
+        }
+    }
+}
+
+impl Holding {
+    pub(crate) fn of(plan: &Plan) -> Self {
+        Self {
+            vcpus: plan.vcpus(),
+            cpus: plan.pinned().to_vec(),
+            mode: plan.mode(),
+            memory: plan.layout().memory(),
+            pages: plan.pages(),
+            node: plan.node(),
         }
     }
 }
@@ -114,15 +149,22 @@ impl Claim {
     /// Gives the resource back, after its owner has undone what it did.
     pub fn release(mut self) -> Result<(), ClaimError> {
         self.record.undo = None;
-        self.state.remove(&self.record.resource)
+        self.give_up()
+    }
+
+    /// Ends the claim, once: from the moment at which the lock's file is gone, the files of that name may be another's.
+    fn give_up(&mut self) -> Result<(), ClaimError> {
+        match (self.hold.take(), &self.record.undo) {
+            (Some(hold), None) => self.state.remove(&self.record.resource, hold),
+            // What was done is not undone: the record stays for `heal`.
+            (Some(_), Some(_)) | (None, _) => Ok(()),
+        }
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if self.record.undo.is_none()
-            && let Err(error) = self.state.remove(&self.record.resource)
-        {
+        if let Err(error) = self.give_up() {
             tracing::error!(%error, "a claim's record stays behind; it is harmless");
         }
     }

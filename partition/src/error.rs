@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use crate::plan::PageSize;
 
+mod claim;
 mod machine;
 
+pub use claim::ClaimError;
 pub use machine::{InterruptError, MemoryError, VmError};
 
 /// A guest-physical map that cannot be.
@@ -134,51 +136,6 @@ pub struct SurveyError {
     pub path: PathBuf,
     /// The kernel's answer.
     pub source: io::Error,
-}
-
-/// A claim that was not granted, or not given back.
-#[derive(Debug, thiserror::Error)]
-pub enum ClaimError {
-    /// Somebody living holds it.
-    #[error("{resource} is in use by logical server {holder:?} (pid {pid}); stop that first")]
-    Held {
-        /// What was asked for.
-        resource: String,
-        /// The partition that holds it.
-        holder: String,
-        /// Its process, 0 where it could not be read.
-        pid: u32,
-    },
-    /// Its last owner died before it could undo what it did.
-    #[error(
-        "{resource} was left behind by logical server {holder:?} (pid {pid}, dead); run `vmm heal` to restore it"
-    )]
-    Stale {
-        /// What was asked for.
-        resource: String,
-        /// The partition that held it.
-        holder: String,
-        /// Its process.
-        pid: u32,
-    },
-    /// The state directory does not work.
-    #[error("state directory {path}: {act}: {source}; give a writable directory (PELLUCID_STATE_DIR)", path = path.display())]
-    State {
-        /// The file or directory.
-        path: PathBuf,
-        /// What was being done.
-        act: &'static str,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// A record that is not ours or is damaged.
-    #[error("claim record {path} is damaged: {source}; look at it, then remove it", path = path.display())]
-    Record {
-        /// The record.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: serde_json::Error,
-    },
 }
 
 /// A range that the bus does not take.

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use crate::claim::{ClaimRecord, Resource};
 use crate::error::ClaimError;
+use crate::owner::Owner;
 use crate::state_dir::StateDir;
 
 /// Somebody who can undo one kind of change.
@@ -42,7 +43,7 @@ impl StateDir {
     /// Restores everything that dead owners left. One failure does not stop the others.
     pub fn heal(&self, healers: &[&dyn Healer], dry_run: bool) -> Result<Vec<HealEntry>, ClaimError> {
         let mut report = Vec::new();
-        for resource in self.recorded()? {
+        for resource in self.traces()? {
             let healed = match dry_run {
                 true => self.look_at(&resource),
                 false => self.heal_one(&resource, healers),
@@ -61,10 +62,10 @@ impl StateDir {
 
     /// What healing one resource would do, judged without touching its lock.
     fn look_at(&self, resource: &Resource) -> Result<Option<Healed>, ClaimError> {
-        let Some(record) = self.read(resource)? else {
+        let Some((record, held)) = self.look(resource)? else {
             return Ok(None);
         };
-        let outcome = match (self.is_held(resource)?, &record.undo) {
+        let outcome = match (held || self.is_marked(resource)?, &record.undo) {
             (true, _) => HealOutcome::InUse,
             (false, None) => HealOutcome::NothingToUndo,
             (false, Some(_)) => HealOutcome::WouldHeal,
@@ -74,30 +75,33 @@ impl StateDir {
 
     /// Heals one resource while holding its lock; `None` if its record has gone meanwhile.
     fn heal_one(&self, resource: &Resource, healers: &[&dyn Healer]) -> Result<Option<Healed>, ClaimError> {
-        let Some(_lock) = self.lock(resource)? else {
+        let Ok(hold) = self.hold(resource)? else {
             let record = self.read(resource)?;
             return Ok(record.map(|record| (record, HealOutcome::InUse)));
         };
         let Some(record) = self.read(resource)? else {
-            return Ok(None);
+            // Its owner died before it had written anything but a draft.
+            return self.remove(resource, hold).map(|()| None);
         };
-        let outcome = self.undo(&record, healers)?;
+        let outcome = match undo(&record, healers) {
+            HealOutcome::Failed(error) => HealOutcome::Failed(error),
+            undone => self.remove(resource, hold).map(|()| undone)?,
+        };
         Ok(Some((record, outcome)))
     }
+}
 
-    fn undo(&self, record: &ClaimRecord, healers: &[&dyn Healer]) -> Result<HealOutcome, ClaimError> {
-        let resource = &record.resource;
-        let Some(undo) = &record.undo else {
-            return self.remove(resource).map(|()| HealOutcome::NothingToUndo);
-        };
-        let Some(healer) = healers.iter().find(|healer| healer.kind() == undo.kind) else {
-            let unknown = format!("no healer here understands an undo of kind {:?}", undo.kind);
-            return Ok(HealOutcome::Failed(unknown.into()));
-        };
-        match healer.undo(&resource.name, &undo.data) {
-            Ok(()) => self.remove(resource).map(|()| HealOutcome::Healed),
-            Err(error) => Ok(HealOutcome::Failed(error)),
-        }
+fn undo(record: &ClaimRecord, healers: &[&dyn Healer]) -> HealOutcome {
+    let Some(undo) = &record.undo else {
+        return HealOutcome::NothingToUndo;
+    };
+    let Some(healer) = healers.iter().find(|healer| healer.kind() == undo.kind) else {
+        let unknown = format!("no healer here understands an undo of kind {:?}", undo.kind);
+        return HealOutcome::Failed(unknown.into());
+    };
+    match healer.undo(&record.resource.name, &undo.data) {
+        Ok(()) => HealOutcome::Healed,
+        Err(error) => HealOutcome::Failed(error),
     }
 }
 
@@ -109,7 +113,13 @@ fn unreadable(resource: Resource) -> ClaimRecord {
     ClaimRecord {
         resource,
         partition: "unknown".to_owned(),
-        pid: 0,
+        owner: Owner {
+            pid: 0,
+            pid_namespace: None,
+            user: 0,
+            started: None,
+        },
+        holding: None,
         undo: None,
     }
 }

@@ -9,14 +9,17 @@ mod entry;
 mod error;
 mod handler;
 mod heal;
+mod host_marks;
 mod interrupt;
 mod inventory;
 mod layout;
 mod memory;
+mod owner;
 mod plan;
 mod populated;
 mod reserved;
 mod state_dir;
+mod step;
 #[allow(
     unsafe_code,
     reason = "mmap, madvise, file locks and KVM memory slots have no safe interface; sys/ gives them one"
@@ -27,7 +30,7 @@ mod vm;
 pub use address::{GuestAddress, HostAddress, IoAddress};
 pub use bdf::{Bdf, BdfError};
 pub use bus::{Bus, BusRange, LastHit, MmioBus, PioBus, RangeCount};
-pub use claim::{Claim, ClaimRecord, Resource, Undo};
+pub use claim::{Claim, ClaimRecord, Holding, Resource, Undo};
 pub use entry::Entry;
 pub use error::{
     BusError, ClaimError, InterruptError, LayoutError, MemoryError, PartitionError, PlanError, SurveyError,
@@ -39,10 +42,12 @@ pub use interrupt::{Gsi, Interrupts, IrqLine, LevelLine, MsiMessage, MsiVector, 
 pub use inventory::{Cpu, Inventory, KvmFacts, Node};
 pub use layout::Layout;
 pub use memory::{GuestMemory, MemorySubscriber, Region, Subscription, VmMemory};
+pub use owner::{Owner, Standing, Started};
 pub use plan::{CpuMode, CpuRequest, PageSize, PartitionSpec, Plan};
 pub use populated::{Populated, Progress};
 pub use reserved::Reserved;
 pub use state_dir::StateDir;
+pub use step::{STEP_TARGET, step};
 pub use sys::mapping::{Backing, Mapping};
 pub use sys::ram::RamRegion;
 pub use sys::slot::Slot;

@@ -1,6 +1,6 @@
 //! Reserved: the name and the dedicated CPUs are claimed. No memory is held and no VM exists yet.
 
-use crate::claim::{Claim, Resource};
+use crate::claim::{Claim, Holding, Resource};
 use crate::error::{ClaimError, PartitionError};
 use crate::plan::{CpuMode, Plan};
 use crate::populated::{Populated, Progress};
@@ -16,20 +16,24 @@ pub struct Reserved {
 }
 
 impl Plan {
+    /// The CPUs that nobody else gets, as they are claimed.
+    pub fn dedicated(&self) -> impl Iterator<Item = Resource> {
+        let pinned = self.pinned().iter().filter(|_| self.mode() == CpuMode::Dedicated);
+        pinned.map(|cpu| Resource::new(Resource::CPU, &cpu.to_string()))
+    }
+
     /// Claims the partition's name and, if dedicated, its CPUs: all of them or none.
     pub fn reserve(self, state: &StateDir) -> Result<Reserved, ClaimError> {
-        let mut wanted = vec![Resource::new(Resource::PARTITION, self.name())];
-        if self.mode() == CpuMode::Dedicated {
-            let cpus = self.pinned().iter();
-            wanted.extend(cpus.map(|cpu| Resource::new(Resource::CPU, &cpu.to_string())));
-        }
+        let name = Resource::new(Resource::PARTITION, self.name());
+        let mut wanted = vec![(name, Some(Holding::of(&self)))];
+        wanted.extend(self.dedicated().map(|cpu| (cpu, None)));
         let mut reserved = Reserved {
             plan: self,
             state: state.clone(),
             claims: Vec::new(),
         };
-        for resource in wanted {
-            let claim = state.claim(resource, reserved.plan.name())?;
+        for (resource, holding) in wanted {
+            let claim = state.claim_for(resource, reserved.plan.name(), holding)?;
             reserved.claims.push(claim);
         }
         Ok(reserved)

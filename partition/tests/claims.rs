@@ -176,9 +176,9 @@ fn a_record_of_something_else_under_this_name_is_damage() {
 }
 
 #[test]
-fn a_directory_that_others_can_write_to_is_refused() {
+fn a_directory_that_others_can_write_to_or_read_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    for mode in [0o720, 0o702, 0o777, 0o1777] {
+    for mode in [0o720, 0o702, 0o777, 0o1777, 0o750, 0o705, 0o710, 0o701] {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
         let refusal = StateDir::at(directory.path()).unwrap_err().to_string();
         assert!(
@@ -187,7 +187,7 @@ fn a_directory_that_others_can_write_to_is_refused() {
         );
         assert!(refusal.contains("PELLUCID_STATE_DIR"), "{refusal}");
     }
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
     assert!(StateDir::at(directory.path()).is_ok());
 }
 

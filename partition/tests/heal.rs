@@ -229,7 +229,7 @@ fn nobody_can_claim_what_is_being_healed() {
 #[test]
 fn foreign_files_in_the_directory_are_not_records() {
     let (_directory, state) = state();
-    for name in ["README", "x.json", "device-a.json.bak", "device-a.draft"] {
+    for name in ["README", "x.json", "device-a.json.bak", "device-a.bak"] {
         fs::write(state.path().join(name), "{").unwrap();
     }
     assert!(state.heal(&[], false).unwrap().is_empty());

@@ -97,7 +97,10 @@ fn a_living_owner_in_another_process_is_named_with_its_pid() {
     let directory = tempfile::tempdir().unwrap();
     let state = StateDir::at(&directory.path().join("state")).unwrap();
     let (owner, record) = Owner::at_work(&state);
-    assert_eq!((record.partition.as_str(), record.pid), ("db1", owner.0.id()));
+    assert_eq!(
+        (record.partition.as_str(), record.owner.pid),
+        ("db1", owner.0.id())
+    );
     let refusal = state.claim(device(), "db2").unwrap_err();
     let ClaimError::Held { holder, pid, .. } = refusal else {
         panic!("{refusal}")

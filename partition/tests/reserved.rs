@@ -43,6 +43,7 @@ fn removed(state: &StateDir, act: impl FnOnce()) -> Vec<String> {
     while let Ok(event) = reader.next() {
         names.extend(event.file_name().map(|name| name.to_string_lossy().into_owned()));
     }
+    names.retain(|name| name.ends_with(".json"));
     names
 }
 
