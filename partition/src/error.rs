@@ -7,9 +7,11 @@ use crate::plan::PageSize;
 
 mod claim;
 mod machine;
+mod memory;
 
 pub use claim::ClaimError;
-pub use machine::{InterruptError, MemoryError, VmError};
+pub use machine::{InterruptError, VmError};
+pub use memory::{MemoryError, PopulateError};
 
 /// A guest-physical map that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -179,6 +181,9 @@ pub enum PartitionError {
     /// Memory refused.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// Memory could not be made resident.
+    #[error(transparent)]
+    Populate(#[from] PopulateError),
     /// Interrupt wiring refused.
     #[error(transparent)]
     Interrupt(#[from] InterruptError),

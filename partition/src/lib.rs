@@ -16,6 +16,7 @@ mod layout;
 mod memory;
 mod owner;
 mod plan;
+mod populate;
 mod populated;
 mod reserved;
 mod state_dir;
@@ -33,18 +34,22 @@ pub use bus::{Bus, BusRange, LastHit, MmioBus, PioBus, RangeCount};
 pub use claim::{Claim, ClaimRecord, Holding, Resource, Undo};
 pub use entry::Entry;
 pub use error::{
-    BusError, ClaimError, InterruptError, LayoutError, MemoryError, PartitionError, PlanError, SurveyError,
-    VmError,
+    BusError, ClaimError, InterruptError, LayoutError, MemoryError, PartitionError, PlanError, PopulateError,
+    SurveyError, VmError,
 };
 pub use handler::{ConfigHandler, MmioHandler, PioHandler};
 pub use heal::{HealEntry, HealOutcome, Healer};
 pub use interrupt::{Gsi, Interrupts, IrqLine, LevelLine, MsiMessage, MsiVector, ResampleLine};
 pub use inventory::{Cpu, Inventory, KvmFacts, Node};
 pub use layout::Layout;
-pub use memory::{GuestMemory, MemorySubscriber, Region, Subscription, VmMemory};
+pub use memory::residence::{Misplaced, Residence};
+pub use memory::{
+    ByteValued, GuestMemory, Le16, Le32, Le64, MemorySubscriber, Region, RegionSpec, Subscription, VmMemory,
+};
 pub use owner::{Owner, Standing, Started};
 pub use plan::{CpuMode, CpuRequest, PageSize, PartitionSpec, Plan};
-pub use populated::{Populated, Progress};
+pub use populate::Progress;
+pub use populated::Populated;
 pub use reserved::Reserved;
 pub use state_dir::StateDir;
 pub use step::{STEP_TARGET, step};

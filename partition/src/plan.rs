@@ -70,6 +70,7 @@ pub struct Plan {
     mode: CpuMode,
     pages: PageSize,
     node: Option<u32>,
+    locked: bool,
     layout: Layout,
 }
 
@@ -104,6 +105,7 @@ impl Plan {
             mode: spec.mode,
             pages: spec.pages,
             node: spec.node,
+            locked: spec.locked,
             layout,
         })
     }
@@ -142,6 +144,12 @@ impl Plan {
     #[must_use]
     pub fn node(&self) -> Option<u32> {
         self.node
+    }
+
+    /// Whether its memory is to be locked, since a device will do DMA.
+    #[must_use]
+    pub fn locked(&self) -> bool {
+        self.locked
     }
 
     /// Its guest-physical map.

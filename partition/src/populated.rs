@@ -1,30 +1,17 @@
 //! Populated: memory is there, whole, and the VM sees it. No vCPU exists and no device is lent yet.
 
-use std::error::Error;
-use std::num::NonZero;
-use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::bus::{MmioBus, PioBus};
-use crate::error::{ClaimError, MemoryError, PartitionError};
+use crate::error::{ClaimError, PartitionError};
 use crate::interrupt::Interrupts;
-use crate::memory::{GuestMemory, MemorySubscriber, Region, Subscription};
-use crate::plan::{PageSize, Plan};
+use crate::memory::residence::Residence;
+use crate::memory::{GuestMemory, RegionSpec, Subscription};
+use crate::plan::Plan;
+use crate::populate::Progress;
+use crate::populate::budget::{Budget, Locking};
 use crate::reserved::Reserved;
-use crate::sys::pages::{Advice, advise, bind};
-use crate::sys::ram::RamMapping;
-use crate::sys::slot::Slot;
-use crate::vm::{Access, Vm};
-
-/// How far populating has come, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes faulted in.
-    pub done: u64,
-    /// Bytes in all.
-    pub total: u64,
-}
+use crate::vm::Vm;
 
 /// A VM with all of its memory. Dropped, it gives everything back in the order of its fields.
 #[derive(Debug)]
@@ -37,6 +24,7 @@ pub struct Populated {
     interrupts: Arc<Interrupts>,
     vm: Arc<Vm>,
     memory: GuestMemory,
+    residence: Residence,
     reserved: Reserved,
 }
 
@@ -47,13 +35,8 @@ impl Populated {
     ) -> Result<Self, PartitionError> {
         let plan = reserved.plan();
         let vm = Arc::new(Vm::create()?);
-        let memory = GuestMemory::map(plan.name(), plan.layout(), plan.pages())?;
-        populate(&memory, plan, progress)?;
-        let slots = RamSlots {
-            vm: Arc::clone(&vm),
-            slots: Mutex::new(Vec::new()),
-        };
-        let ram_slots = memory.subscribe(Arc::new(slots))?;
+        let (memory, residence) = resident(plan, progress)?;
+        let ram_slots = memory.show_to(&vm)?;
         let interrupts = Arc::new(Interrupts::new(Arc::clone(&vm)));
         let (mmio, pio) = Default::default();
         Ok(Self {
@@ -63,6 +46,7 @@ impl Populated {
             interrupts,
             vm,
             memory,
+            residence,
             reserved,
         })
     }
@@ -87,6 +71,12 @@ impl Populated {
     #[must_use]
     pub fn memory(&self) -> &GuestMemory {
         &self.memory
+    }
+
+    /// Where the memory was when the guest was about to start; [`GuestMemory::residence`] says where it is now.
+    #[must_use]
+    pub fn residence(&self) -> &Residence {
+        &self.residence
     }
 
     /// What answers at guest-physical addresses without memory.
@@ -116,6 +106,7 @@ impl Populated {
             interrupts,
             vm,
             memory,
+            residence: _,
             reserved,
         } = self;
         drop((ram_slots, mmio, pio, interrupts, vm, memory));
@@ -123,173 +114,33 @@ impl Populated {
     }
 }
 
-impl std::fmt::Debug for Subscription {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Subscription")
-    }
-}
-
-/// Shows RAM to the VM, a slot for each region.
-struct RamSlots {
-    vm: Arc<Vm>,
-    slots: Mutex<Vec<Slot>>,
-}
-
-impl MemorySubscriber for RamSlots {
-    fn name(&self) -> &str {
-        "KVM"
-    }
-
-    fn attach(&self, region: &Region) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let backing = Arc::clone(&region.mapping);
-        let slot = self.vm.show(region.guest, backing, Access::ReadWrite)?;
-        self.slots
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(slot);
-        Ok(())
-    }
-
-    fn detach(&self, region: &Region) {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.retain(|slot| slot.guest() != region.guest);
-    }
-}
-
-/// Faults all memory in, in parallel, in huge pages where the host gives them.
-fn populate(
-    memory: &GuestMemory,
+/// The plan's memory: mapped, all there, locked if a device will reach it, and proved to be where it should be.
+fn resident(
     plan: &Plan,
     progress: &(dyn Fn(Progress) + Sync),
-) -> Result<(), MemoryError> {
-    let (regions, pages) = (memory.regions(), plan.pages());
-    for region in &regions {
-        if let Some(node) = plan.node() {
-            bind(&region.mapping, node).map_err(|source| MemoryError::Bind { node, source })?;
-        }
-        if pages == PageSize::Size4K {
-            // Advice before the first touch; a kernel without transparent huge pages refuses it, which costs speed only.
-            if let Err(error) = advise(&region.mapping, 0, region.size as usize, Advice::HugePages) {
-                tracing::debug!(%error, "no transparent huge pages");
-            }
-        }
-    }
-    let work = Work {
-        chunks: chunks(&regions),
-        next: AtomicU64::new(0),
-        done: AtomicU64::new(0),
-        total: regions.iter().map(|r| r.size).sum(),
-        collapse: AtomicBool::new(pages == PageSize::Size4K),
-        progress,
+) -> Result<(GuestMemory, Residence), PartitionError> {
+    let size = plan.layout().memory();
+    let locking = match plan.locked() {
+        true => Budget::read()?.locking(size)?,
+        false => Locking::None,
     };
-    let workers = workers(work.total);
-    std::thread::scope(|scope| {
-        // This thread works too, so a host that refuses more threads costs time only.
-        let more = |_| {
-            std::thread::Builder::new()
-                .stack_size(STACK)
-                .spawn_scoped(scope, || work.run())
-                .ok()
-        };
-        let threads: Vec<_> = (1..workers).filter_map(more).collect();
-        let own = work.run();
-        let outcomes = threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|p| resume_unwind(p)));
-        outcomes.fold(own, Result::and)
-    })
-}
-
-/// A piece of a region that one worker takes at a time.
-struct Chunk<'r> {
-    region: &'r Region,
-    offset: u64,
-    size: u64,
-}
-
-struct Work<'r> {
-    chunks: Vec<Chunk<'r>>,
-    next: AtomicU64,
-    done: AtomicU64,
-    total: u64,
-    collapse: AtomicBool,
-    progress: &'r (dyn Fn(Progress) + Sync),
-}
-
-impl Work<'_> {
-    fn run(&self) -> Result<(), MemoryError> {
-        while let Some(chunk) = self
-            .chunks
-            .get(self.next.fetch_add(1, Ordering::Relaxed) as usize)
-        {
-            if let Err(source) = self.fault_in(chunk) {
-                // The others stop too: a host short of memory is not pressed further.
-                self.next.store(self.chunks.len() as u64, Ordering::Relaxed);
-                let guest = chunk.region.guest.0 + chunk.offset;
-                return Err(MemoryError::Populate { guest, source });
-            }
-            let done = self.done.fetch_add(chunk.size, Ordering::Relaxed) + chunk.size;
-            (self.progress)(Progress {
-                done,
-                total: self.total,
-            });
-        }
-        Ok(())
+    let everywhere = 0..u64::MAX;
+    let nodes: Vec<_> = plan.node().map(|node| (everywhere, node)).into_iter().collect();
+    let memory = GuestMemory::of(
+        plan.name(),
+        &RegionSpec::of_layout(plan.layout(), plan.pages(), &nodes),
+    )?;
+    memory.populate(progress)?;
+    match locking {
+        Locking::Here => memory.lock()?,
+        Locking::ByDevice => tracing::info!(
+            size,
+            "RLIMIT_MEMLOCK carries guest memory once, so the device locks it when it is assigned"
+        ),
+        Locking::None => {}
     }
-
-    fn fault_in(&self, chunk: &Chunk<'_>) -> std::io::Result<()> {
-        let (mapping, offset, size) = (&chunk.region.mapping, chunk.offset as usize, chunk.size as usize);
-        if self.collapse.load(Ordering::Relaxed) && make_huge(mapping, offset, size).is_err() {
-            self.collapse.store(false, Ordering::Relaxed);
-        }
-        populate_pages(mapping, offset, size)
-    }
+    let residence = memory.residence()?;
+    residence.well_placed()?;
+    tracing::info!(?residence, "guest memory is populated");
+    Ok((memory, residence))
 }
-
-/// Faults in a page of every 2 MiB, which the kernel wants to see before it puts a huge page in the place of all 512.
-fn make_huge(mapping: &RamMapping, offset: usize, size: usize) -> std::io::Result<()> {
-    for place in (offset..offset + size).step_by(HUGE) {
-        populate_pages(mapping, place, PageSize::Size4K.bytes() as usize)?;
-    }
-    advise(mapping, offset, size, Advice::Collapse)
-}
-
-fn populate_pages(mapping: &RamMapping, offset: usize, size: usize) -> std::io::Result<()> {
-    loop {
-        match advise(mapping, offset, size, Advice::PopulateWrite) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            other => return other,
-        }
-    }
-}
-
-/// How many threads are worth it: below a gibibyte each they only wait for each other in the kernel.
-fn workers(total: u64) -> usize {
-    let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let shares = usize::try_from(total / SHARE).unwrap_or(usize::MAX);
-    cpus.min(MOST_WORKERS).min(shares).max(1)
-}
-
-fn chunks(regions: &[Region]) -> Vec<Chunk<'_>> {
-    let mut chunks = Vec::new();
-    for region in regions {
-        for offset in (0..region.size).step_by(CHUNK as usize) {
-            chunks.push(Chunk {
-                region,
-                offset,
-                size: CHUNK.min(region.size - offset),
-            });
-        }
-    }
-    chunks
-}
-
-/// One worker's piece: large enough for a 1 GiB page to be one, small enough for progress to be seen.
-const CHUNK: u64 = 64 << 20;
-/// The least memory for which a thread more is worth it.
-const SHARE: u64 = 1 << 30;
-const MOST_WORKERS: usize = 8;
-/// Ample for a worker; the usual 2 MiB is what a kernel backs by one huge page at the first touch.
-const STACK: usize = 256 << 10;
-/// What one entry of a second-level page table maps on x86-64.
-const HUGE: usize = 2 << 20;

@@ -3,7 +3,8 @@
 use crate::claim::{Claim, Holding, Resource};
 use crate::error::{ClaimError, PartitionError};
 use crate::plan::{CpuMode, Plan};
-use crate::populated::{Populated, Progress};
+use crate::populate::Progress;
+use crate::populated::Populated;
 use crate::state_dir::StateDir;
 
 /// The plan's name and dedicated CPUs are this process's. No memory yet; dropping it gives everything back.

@@ -72,12 +72,13 @@ impl MemorySubscriber for Scribe {
 }
 
 #[test]
-fn regions_lie_where_the_layout_says_and_are_one_file() {
+fn regions_lie_where_the_layout_says_each_in_a_file_of_its_own() {
     let memory = two_regions();
     let regions: Vec<_> = memory.regions().iter().map(|r| (r.guest.0, r.size)).collect();
     assert_eq!(regions, [(0, 3 * GIB), (4 * GIB, 64 * MIB)]);
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     for region in memory.regions() {
+        assert_eq!(region.file().metadata().unwrap().len(), region.size);
         let start = format!("{:x}-", region.host.0);
         let line = maps.lines().find(|line| line.starts_with(&start)).unwrap();
         assert!(

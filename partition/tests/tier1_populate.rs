@@ -5,9 +5,10 @@ mod guest;
 
 use std::sync::{Arc, Mutex};
 
-use guest::{CODE, Exit, LOAD, run, vcpu};
+use guest::{CODE, Exit, LOAD, restart, run, vcpu};
 use pellucid_partition::{
-    Gsi, GuestAddress, Inventory, LastHit, MmioHandler, PartitionSpec, Plan, Populated, Progress, StateDir,
+    Gsi, GuestAddress, GuestMemory, Inventory, LastHit, MmioHandler, PartitionSpec, Plan, Populated,
+    Progress, RamRegion, RegionSpec, StateDir, Vm,
 };
 use tempfile::TempDir;
 
@@ -90,6 +91,107 @@ fn progress_counts_every_byte_once() {
         "two pieces, the second completes"
     );
     drop(partition);
+}
+
+#[test]
+fn the_kernels_account_of_the_memory_is_kept_with_it() {
+    let (_directory, state) = state();
+    let spec = PartitionSpec {
+        node: Some(0),
+        ..PartitionSpec::new("proved", 1, SIZE)
+    };
+    let plan = Plan::fit(&Inventory::survey().unwrap(), &spec).unwrap();
+    let partition = plan.reserve(&state).unwrap().populate(&|_| {}).unwrap();
+    let proved = partition.residence();
+    assert_eq!((proved.size, proved.resident, proved.locked), (SIZE, SIZE, 0));
+    assert_eq!(Some(proved.huge), smaps("proved", "ShmemPmdMapped:"));
+    assert_eq!(proved.nodes, std::collections::BTreeMap::from([(0, SIZE)]));
+    assert_eq!(proved.misplaced, []);
+    assert_eq!(partition.memory().residence().unwrap(), *proved);
+}
+
+#[test]
+fn memory_for_devices_is_locked_or_refused_before_it_is_taken() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let locked = |name: &str| {
+        let inventory = Inventory {
+            memlock: None,
+            ..Inventory::survey().unwrap()
+        };
+        let spec = PartitionSpec {
+            locked: true,
+            ..PartitionSpec::new(name, 1, SIZE)
+        };
+        Plan::fit(&inventory, &spec).unwrap()
+    };
+    let (_directory, state) = state();
+    // Without CAP_IPC_LOCK, which is a thread's own, and so under the limit, which nobody else here needs.
+    let limits = getrlimit(Resource::Memlock);
+    let limit = |bytes| Rlimit {
+        current: bytes,
+        maximum: None,
+    };
+    if setrlimit(Resource::Memlock, limit(None)).is_err() {
+        eprintln!("left out: only root raises the limit on locked memory");
+        return;
+    }
+    let reserved = ["refused", "left to the device", "here"]
+        .map(|name| locked(&name.replace(' ', "-")).reserve(&state).unwrap());
+    let outcomes = std::thread::spawn(move || {
+        let mut own = capabilities(None).unwrap();
+        own.effective.remove(CapabilitySet::IPC_LOCK);
+        set_capabilities(None, own).unwrap();
+        let [refused, left, here] = reserved;
+        let within = |bytes: u64, reserved: pellucid_partition::Reserved| {
+            setrlimit(Resource::Memlock, limit(Some(bytes))).unwrap();
+            reserved
+                .populate(&|_| {})
+                .map(|partition| partition.residence().locked)
+        };
+        let refused = within(SIZE - 1, refused).unwrap_err().to_string();
+        assert!(smaps("refused", "Rss:").is_none());
+        (
+            refused,
+            within(SIZE, left).unwrap(),
+            within(2 * SIZE, here).unwrap(),
+        )
+    });
+    let outcomes = outcomes.join();
+    setrlimit(Resource::Memlock, limits).unwrap();
+    let (refused, left, here) = outcomes.unwrap();
+    assert!(
+        refused.contains("80 MiB of guest memory cannot be locked"),
+        "{refused}"
+    );
+    assert!(refused.contains("RLIMIT_MEMLOCK is 79 MiB"), "{refused}");
+    assert_eq!((left, here), (0, SIZE), "VFIO charges for what it locks again");
+}
+
+#[test]
+fn the_guest_loses_a_removed_region_and_finds_an_added_one() {
+    let vm = Arc::new(Vm::create().unwrap());
+    let region =
+        |guest, size| RamRegion::map("hotplug", &RegionSpec::new(GuestAddress(guest), size)).unwrap();
+    let memory = GuestMemory::new();
+    memory.add(region(0, 0x2000)).unwrap();
+    memory.add(region(0x2000, 0x1000)).unwrap();
+    let shown = memory.show_to(&vm).unwrap();
+    memory.write(GuestAddress(CODE), &LOAD).unwrap();
+    memory.write(GuestAddress(0x2000), &[0x11]).unwrap();
+    let mut vcpu = vcpu(&vm);
+    assert_eq!(run(&mut vcpu), Exit::Out(0x10, 0x11));
+    memory.remove(GuestAddress(0x2000)).unwrap();
+    restart(&vcpu);
+    assert_eq!(run(&mut vcpu), Exit::Load(0x2000));
+    memory.add(region(0x2000, 0x2000)).unwrap();
+    memory.write(GuestAddress(0x2000), &[0x22]).unwrap();
+    // The first access is still answered, as by a device; then the guest starts anew.
+    let _ = run(&mut vcpu);
+    restart(&vcpu);
+    assert_eq!(run(&mut vcpu), Exit::Out(0x10, 0x22));
+    drop(shown);
+    assert!(memory.subscribers().is_empty());
 }
 
 #[test]

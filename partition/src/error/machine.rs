@@ -1,11 +1,7 @@
-//! What KVM, interrupt wiring and guest memory refuse.
+//! What KVM and interrupt wiring refuse.
 
-use std::error::Error;
 use std::io;
 use std::path::PathBuf;
-
-use super::in_words;
-use crate::plan::PageSize;
 
 /// KVM refused.
 #[derive(Debug, thiserror::Error)]
@@ -103,67 +99,6 @@ pub enum InterruptError {
     NoRoute {
         /// How many there are.
         most: u32,
-    },
-}
-
-/// Guest memory refused.
-#[derive(Debug, thiserror::Error)]
-pub enum MemoryError {
-    /// The memory file could not be made.
-    #[error("{} of guest memory in {pages} pages: {source}", in_words(*size))]
-    Memfd {
-        /// Bytes.
-        size: u64,
-        /// Page size.
-        pages: PageSize,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// A region could not be mapped.
-    #[error("{size:#x} bytes of guest memory could not be mapped: {source}")]
-    Map {
-        /// Bytes.
-        size: u64,
-        /// Why.
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// Memory could not be bound to its node.
-    #[error("guest memory could not be bound to node {node}: {source}")]
-    Bind {
-        /// The node.
-        node: u32,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// Pages could not be faulted in.
-    #[error(
-        "guest memory at {guest:#x} could not be populated: {source}; is enough memory free, and within the cgroup's limit?"
-    )]
-    Populate {
-        /// Guest-physical address.
-        guest: u64,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// An access that is not all RAM.
-    #[error("{size} bytes at guest address {address:#x} are not all RAM")]
-    Outside {
-        /// Guest-physical address.
-        address: u64,
-        /// Bytes.
-        size: usize,
-    },
-    /// A subscriber refused a region.
-    #[error("{subscriber}: guest memory at {guest:#x}, {size:#x} bytes: {source}")]
-    Subscriber {
-        /// Who.
-        subscriber: String,
-        /// Guest-physical address.
-        guest: u64,
-        /// Bytes.
-        size: u64,
-        /// Why.
-        source: Box<dyn Error + Send + Sync>,
     },
 }
 

@@ -1,5 +1,6 @@
 //! The mapping behind one piece of guest RAM: aligned so that huge pages fit, unmapped when the last user lets go.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
@@ -14,6 +15,7 @@ use vm_memory::{
 
 use super::mapping::{Backing, sealed};
 use crate::address::HostAddress;
+use crate::memory::RegionSpec;
 use crate::plan::PageSize;
 
 /// A part of a memory file, mapped shared at a multiple of 2 MiB, or of its page size if that is larger.
@@ -84,16 +86,33 @@ impl Backing for RamMapping {
 }
 
 /// Guest RAM at its guest-physical address, as vm-memory's traits want it.
+///
+/// Made by [`RamRegion::map`], nothing of it populated; [`GuestMemory::add`](crate::GuestMemory::add) makes it RAM of a guest.
 #[derive(Debug)]
 pub struct RamRegion {
-    guest: GuestAddress,
-    part: FileOffset,
+    spec: RegionSpec,
+    file: FileOffset,
     mapping: Arc<RamMapping>,
 }
 
 impl RamRegion {
-    pub(crate) fn new(guest: GuestAddress, part: FileOffset, mapping: Arc<RamMapping>) -> Self {
-        Self { guest, part, mapping }
+    /// `mapping` is all of `file` and as large as `spec` says.
+    pub(crate) fn new(spec: RegionSpec, file: FileOffset, mapping: Arc<RamMapping>) -> Self {
+        Self { spec, file, mapping }
+    }
+
+    /// What it was to be.
+    #[must_use]
+    pub fn spec(&self) -> &RegionSpec {
+        &self.spec
+    }
+
+    pub(crate) fn mapping(&self) -> &Arc<RamMapping> {
+        &self.mapping
+    }
+
+    pub(crate) fn file(&self) -> &Arc<File> {
+        self.file.arc()
     }
 }
 
@@ -105,7 +124,7 @@ impl GuestMemoryRegion for RamRegion {
     }
 
     fn start_addr(&self) -> GuestAddress {
-        self.guest
+        self.spec.guest
     }
 
     fn bitmap(&self) {}
@@ -118,7 +137,7 @@ impl GuestMemoryRegion for RamRegion {
     }
 
     fn file_offset(&self) -> Option<&FileOffset> {
-        Some(&self.part)
+        Some(&self.file)
     }
 
     fn get_slice(
