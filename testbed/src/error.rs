@@ -143,7 +143,7 @@ pub enum L1Error {
         detail: String,
         /// The console log.
         log: PathBuf,
-        /// Set if the machine itself stopped answering, not only the command.
+        /// Set if the machine itself, not only the command, stopped: answering, or waiting for its own processors.
         fault: Option<crate::Fault>,
     },
     /// The machine or its monitor answered something unexpected.
@@ -165,6 +165,15 @@ impl L1Error {
             Self::Ended { fault, .. } | Self::Hung { fault, .. } => *fault,
             _ => None,
         }
+    }
+
+    /// The last lines of the console log, if the machine left one.
+    pub fn console_tail(&self) -> String {
+        let (Self::Ended { log, .. } | Self::Hung { log, .. }) = self else {
+            return String::new();
+        };
+        let text = std::fs::read(log).unwrap_or_default();
+        crate::setup::program::last_lines(&String::from_utf8_lossy(&text), 40)
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {

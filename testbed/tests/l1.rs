@@ -145,6 +145,16 @@ fn a_machine_that_aborts_under_a_job_is_a_fault_of_the_emulator() {
 }
 
 #[test]
+fn a_machine_whose_kernel_waits_for_its_own_processors_is_a_fault_of_the_emulator() {
+    let (_folder, mut l1) = boot(Manner::Stalls);
+    let error = l1
+        .run(&shell("sleep 600").guard(Duration::from_millis(300)))
+        .unwrap_err();
+    assert_eq!(error.fault(), Some(Fault::Stall), "{error}");
+    std::fs::remove_dir_all(l1.folder()).unwrap();
+}
+
+#[test]
 fn a_machine_that_stops_answering_is_a_fault_of_the_emulator() {
     let (_folder, mut l1) = boot(Manner::Deaf);
     let error = l1

@@ -80,6 +80,13 @@ fn a_wider_iommu_and_more_nodes_are_asked_for() {
 }
 
 #[test]
+fn a_tickless_machine_tells_its_kernel_and_only_that() {
+    let text = line(&Machine::standard().tickless("1"));
+    assert!(text.contains(" nohz_full=1 rcu_nocbs=1"), "{text}");
+    assert!(!line(&Machine::standard()).contains("nohz_full"));
+}
+
+#[test]
 fn firmware_boots_from_flash_and_needs_no_kernel() {
     let boot = Boot::Firmware {
         code: "/fw/code.fd".into(),

@@ -5,15 +5,16 @@ use std::path::Path;
 use crate::bench::sample::Contender;
 use crate::setup::GuestFiles;
 
-/// The reference VMM.
-pub(crate) fn pellucid(vmm: &Path, guest: &GuestFiles, device: &str) -> Contender {
+/// The reference VMM, its vCPU on `cpu` if one is given.
+pub(crate) fn pellucid(vmm: &Path, guest: &GuestFiles, device: &str, cpu: Option<usize>) -> Contender {
+    let cpus = cpu.map_or_else(|| "1".to_owned(), |cpu| format!("{cpu},"));
     let words = [
         &vmm.to_string_lossy(),
         "run",
         "--name",
         "bench",
         "--cpus",
-        "1",
+        &cpus,
         "--memory",
         "256M",
         "--kernel",
@@ -29,15 +30,23 @@ pub(crate) fn pellucid(vmm: &Path, guest: &GuestFiles, device: &str) -> Contende
         name: PELLUCID.into(),
         words: words.map(str::to_owned).to_vec(),
         variables: Vec::new(),
+        pinned: None,
     }
 }
 
-/// QEMU as the machine `flavour`: `q35` with the device behind a root port, `pc` with it on the only bus.
-pub(crate) fn qemu(program: &Path, flavour: &str, guest: &GuestFiles, device: &str) -> Contender {
+/// QEMU as the machine `flavour`: `q35` with the device behind a root port, `pc` with it on the only bus. It cannot pin
+/// its vCPU by itself: that is done from outside once it has started, as libvirt does.
+pub(crate) fn qemu(
+    program: &Path,
+    flavour: &str,
+    guest: &GuestFiles,
+    device: &str,
+    cpu: Option<usize>,
+) -> Contender {
     let (mut words, variables) = unwrapped(program);
     let fixed = format!(
         "-M {flavour} -accel kvm -cpu host -smp 1 -m 256 -nodefaults -no-user-config -no-reboot \
-         -display none -serial stdio"
+         -display none -serial stdio -name bench,debug-threads=on"
     );
     words.extend(fixed.split(' ').map(str::to_owned));
     for (option, value) in [
@@ -58,6 +67,7 @@ pub(crate) fn qemu(program: &Path, flavour: &str, guest: &GuestFiles, device: &s
         name: format!("qemu {flavour}"),
         words,
         variables,
+        pinned: cpu.map(|cpu| (QEMU_THREAD.to_owned(), cpu)),
     }
 }
 
@@ -88,6 +98,8 @@ fn unwrapped(program: &Path) -> (Vec<String>, Vec<(String, String)>) {
 pub(crate) const PELLUCID: &str = "pellucid";
 /// Bytes of each guest's memory; the command lines say the same.
 pub(crate) const MEMORY: u64 = 256 << 20;
+/// What QEMU calls the thread of its first vCPU.
+const QEMU_THREAD: &str = "CPU 0/KVM";
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1";
 
 #[cfg(test)]
@@ -105,9 +117,9 @@ mod tests {
     #[test]
     fn all_are_given_the_same_guest() {
         let all = [
-            pellucid(Path::new("/vmm"), &guest(), "0000:02:00.0"),
-            qemu(Path::new("/q"), "q35", &guest(), "0000:02:00.0"),
-            qemu(Path::new("/q"), "pc", &guest(), "0000:02:00.0"),
+            pellucid(Path::new("/vmm"), &guest(), "0000:02:00.0", None),
+            qemu(Path::new("/q"), "q35", &guest(), "0000:02:00.0", None),
+            qemu(Path::new("/q"), "pc", &guest(), "0000:02:00.0", None),
         ];
         for contender in &all {
             for word in ["/k", "/i", COMMAND_LINE] {
@@ -118,6 +130,18 @@ mod tests {
         }
         assert!(all[1].words.last().unwrap().ends_with("bus=lane"));
         assert!(!all[2].words.join(" ").contains("root-port"));
+    }
+
+    #[test]
+    fn all_vcpus_are_put_on_the_same_cpu() {
+        let own = pellucid(Path::new("/vmm"), &guest(), "0000:02:00.0", Some(1));
+        assert!(
+            own.words.windows(2).any(|pair| pair == ["--cpus", "1,"]),
+            "{own:?}"
+        );
+        let peer = qemu(Path::new("/q"), "q35", &guest(), "0000:02:00.0", Some(1));
+        assert_eq!(peer.pinned, Some(("CPU 0/KVM".to_owned(), 1)));
+        assert!(peer.words.contains(&"bench,debug-threads=on".to_owned()));
     }
 
     #[test]

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::bench::BenchError;
 use crate::bench::counters::{KvmCounters, resident_kib};
@@ -87,6 +90,9 @@ impl Boot {
                     line.clear();
                 }
             });
+        }
+        if let Some((thread, cpu)) = &contender.pinned {
+            pin(process.id(), thread, *cpu)?;
         }
         let (input, errors) = (process.stdin.take(), process.stderr.take());
         Ok(Self {
@@ -186,6 +192,28 @@ impl Drop for Boot {
     }
 }
 
+/// Puts the thread called `name` of a process on `cpu`, as soon as it is there.
+fn pin(process: u32, name: &str, cpu: usize) -> Result<(), BenchError> {
+    let tasks = PathBuf::from(format!("/proc/{process}/task"));
+    let called = |task: &Path| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name);
+    let deadline = Instant::now() + LIMIT;
+    while Instant::now() < deadline {
+        let found = fs::read_dir(&tasks).map_err(|source| BenchError::file(&tasks, source))?;
+        let thread = found.flatten().map(|task| task.path()).find(|task| called(task));
+        let Some(thread) = thread else {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        let id = thread.file_name().and_then(|id| id.to_str()?.parse().ok());
+        let mut cpus = CpuSet::new();
+        cpus.set(cpu);
+        let pinned = sched_setaffinity(id.and_then(Pid::from_raw), &cpus);
+        return pinned.map_err(|source| BenchError::file(&thread, source.into()));
+    }
+    let missing = std::io::Error::new(std::io::ErrorKind::NotFound, format!("no thread {name:?}"));
+    Err(BenchError::file(&tasks, missing))
+}
+
 /// By how much each counter grew.
 fn grown(before: &Counters, after: &Counters) -> Counters {
     let growth = |(name, value): (&String, &u64)| {
@@ -211,6 +239,7 @@ mod tests {
             name: "shell".into(),
             words: ["sh", "-c", script].map(String::from).to_vec(),
             variables: vec![("WORD".into(), "init".into())],
+            pinned: None,
         }
     }
 
@@ -240,6 +269,23 @@ mod tests {
     fn a_status_other_than_zero_is_a_failure() {
         let mut boot = Boot::start(&contender("exit 4")).unwrap();
         assert!(boot.await_end().unwrap_err().contains('4'));
+    }
+
+    #[test]
+    fn a_thread_is_pinned_by_its_name_and_its_absence_is_told() {
+        let mut asked = contender("echo 'bench: init'; read -r x; exit 0");
+        let last = std::thread::available_parallelism().unwrap().get() - 1;
+        asked.pinned = Some(("sh".into(), last));
+        let mut boot = Boot::start(&asked).unwrap();
+        boot.await_line("bench: init").unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", boot.process.id())).unwrap();
+        let allowed = status
+            .lines()
+            .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        assert_eq!(allowed.map(str::trim), Some(last.to_string().as_str()));
+        boot.input.take();
+        boot.await_end().unwrap();
+        assert!(pin(u32::MAX, "sh", 0).is_err());
     }
 
     #[test]

@@ -21,6 +21,15 @@ pub use report::Report;
 use sample::Orders;
 pub use sample::Sample;
 
+/// How the emulated server is set up for the measurement; all VMMs alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub enum Host {
+    /// As for work that must not be disturbed: one CPU without the kernel's tick, each VMM's vCPU pinned to it.
+    Tickless,
+    /// As an installer leaves it: the tick interrupts the guest 250 times a second, and vCPUs run where the scheduler puts them.
+    AsInstalled,
+}
+
 /// A benchmark that is ready to be run.
 #[derive(Debug)]
 pub struct Bench {
@@ -63,10 +72,14 @@ impl Bench {
     ///
     /// # Errors
     /// The server fails, or a VMM does not boot the guest.
-    pub fn boot(&self, rounds: u32, program: &[&str]) -> Result<Report, BenchError> {
-        let orders = self.orders(rounds);
+    pub fn boot(&self, rounds: u32, host: Host, program: &[&str]) -> Result<Report, BenchError> {
+        let orders = self.orders(rounds, host);
+        let machine = match host {
+            Host::Tickless => Machine::standard().tickless(&CPU.to_string()),
+            Host::AsInstalled => Machine::standard(),
+        };
         let step = self.progress.step("booting the emulated server");
-        let mut l1 = L1::boot(&self.testbed, &Machine::standard())?;
+        let mut l1 = L1::boot(&self.testbed, &machine)?;
         drop(step);
         let step = self.progress.step("measuring boots and reads");
         let text = serde_json::to_string(&orders).unwrap_or_default();
@@ -84,14 +97,19 @@ impl Bench {
         }
         let samples = parse(&String::from_utf8_lossy(&outcome.stdout))?;
         let names = orders.contenders.into_iter().map(|contender| contender.name);
-        Ok(Report::of(names.collect(), samples))
+        Ok(Report::of(host, names.collect(), samples))
     }
 
-    fn orders(&self, rounds: u32) -> Orders {
+    fn orders(&self, rounds: u32, host: Host) -> Orders {
         let emulator = &self.testbed.emulator.program;
-        let peer = |flavour| qemu(emulator, flavour, &self.guest, DEVICE);
+        let cpu = (host == Host::Tickless).then_some(CPU);
+        let peer = |flavour| qemu(emulator, flavour, &self.guest, DEVICE, cpu);
         Orders {
-            contenders: vec![pellucid(&self.vmm, &self.guest, DEVICE), peer("q35"), peer("pc")],
+            contenders: vec![
+                pellucid(&self.vmm, &self.guest, DEVICE, cpu),
+                peer("q35"),
+                peer("pc"),
+            ],
             rounds,
             reads: READS,
             device: DEVICE.into(),
@@ -114,6 +132,8 @@ fn parse(lines: &str) -> Result<Vec<Sample>, BenchError> {
 const INIT: &str = include_str!("guest.sh");
 /// The second NVMe controller of the standard machine.
 const DEVICE: &str = "0000:02:00.0";
+/// The CPU that a tickless host keeps for vCPUs.
+const CPU: usize = 1;
 const READS: u32 = 4000;
 
 #[cfg(test)]

@@ -4,11 +4,14 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::bench::Host;
 use crate::bench::sample::{Sample, count};
 
 /// Everything that was measured.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
+    /// How the host was set up.
+    pub host: Host,
     /// The rows of the table.
     pub rows: Vec<Row>,
     /// Every boot, the uncounted first round included.
@@ -42,9 +45,10 @@ type Quantity = (&'static str, usize, fn(&Sample) -> f64, Option<Promise>);
 type Promise = (&'static str, f64, bool);
 
 impl Report {
-    pub(crate) fn of(names: Vec<String>, samples: Vec<Sample>) -> Self {
+    pub(crate) fn of(host: Host, names: Vec<String>, samples: Vec<Sample>) -> Self {
         let rows = QUANTITIES.iter().map(|quantity| row(quantity, &names, &samples));
         Self {
+            host,
             rows: rows.collect(),
             samples,
             names,
@@ -96,7 +100,11 @@ impl fmt::Display for Report {
         let rounds = self.samples.iter().map(|sample| sample.round).max().unwrap_or(0);
         writeln!(
             out,
-            "medians of {rounds} rounds in turn, 256 MiB, 1 vCPU, NVMe by vfio-pci; in brackets: own share of it"
+            "medians of {rounds} rounds in turn, 256 MiB, 1 vCPU {}, NVMe by vfio-pci; in brackets: own share of it",
+            match self.host {
+                Host::Tickless => "pinned to a CPU without host ticks",
+                Host::AsInstalled => "where the scheduler puts it",
+            }
         )?;
         write!(out, "{:34}", "")?;
         for name in &self.names {
@@ -249,7 +257,7 @@ mod tests {
             samples.push(sample("pellucid", round, own + f64::from(round), exits));
             samples.push(sample("qemu q35", round, 1000.0 + f64::from(round), 9000));
         }
-        Report::of(names, samples)
+        Report::of(Host::Tickless, names, samples)
     }
 
     #[test]
@@ -279,7 +287,11 @@ mod tests {
 
     #[test]
     fn nothing_measured_keeps_no_promise() {
-        let empty = Report::of(vec![PELLUCID.to_owned(), "qemu q35".to_owned()], Vec::new());
+        let empty = Report::of(
+            Host::Tickless,
+            vec![PELLUCID.to_owned(), "qemu q35".to_owned()],
+            Vec::new(),
+        );
         assert_eq!(empty.misses().len(), 4);
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Contender {
     pub(crate) words: Vec<String>,
     /// Variables that it needs.
     pub(crate) variables: Vec<(String, String)>,
+    /// The thread of its vCPU, and the CPU to which it is pinned from outside; `None` if it pins for itself or is not pinned.
+    pub(crate) pinned: Option<(String, usize)>,
 }
 
 /// KVM's counters of one virtual machine by name.

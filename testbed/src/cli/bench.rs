@@ -20,6 +20,9 @@ enum What {
         /// How often each VMM is measured, after one boot that is not counted
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
         rounds: u32,
+        /// Measure on a host as an installer leaves it: with ticks on every CPU, vCPUs where the scheduler puts them
+        #[arg(long)]
+        as_installed: bool,
         /// Print every sample as JSON instead of the table
         #[arg(long)]
         json: bool,
@@ -35,10 +38,18 @@ pub(crate) struct Measure {
 
 impl Bench {
     pub(crate) fn act(&self, progress: Progress) -> Acted {
-        let What::Boot { rounds, json } = self.what;
+        let What::Boot {
+            rounds,
+            as_installed,
+            json,
+        } = self.what;
+        let host = match as_installed {
+            true => bench::Host::AsInstalled,
+            false => bench::Host::Tickless,
+        };
         let program = std::env::current_exe()?;
         let program = program.to_string_lossy();
-        let report = bench::Bench::ready(progress)?.boot(rounds, &[&program, "measure"])?;
+        let report = bench::Bench::ready(progress)?.boot(rounds, host, &[&program, "measure"])?;
         if json {
             println!("{}", serde_json::to_string_pretty(&report)?);
         } else {

@@ -20,7 +20,7 @@ pub(crate) struct Test {
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
     /// Ends a test binary that takes longer
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 420)]
     guard_seconds: u64,
 }
 

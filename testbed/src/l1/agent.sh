@@ -58,12 +58,13 @@ job() {
     echo "exit $id $status" >&3
 }
 
-# Where each task of a job stands, for a person who wants to know why it hangs.
+# Where each task of a job stands, for a person who wants to know why it hangs; the console has more of those that cannot be woken.
 where() {
+    echo w >/proc/sysrq-trigger
     for task in $(cat "$jobs-$1/cgroup.procs"); do
         echo "task $task: $(tr '\0' ' ' <"/proc/$task/cmdline")"
         for thread in /proc/"$task"/task/*; do
-            echo "  thread ${thread##*/} ($(cat "$thread/comm")): $(head -n 3 "$thread/stack" | sed 's/.* //' | tr '\n' ' ')"
+            echo "  thread ${thread##*/} ($(cat "$thread/comm")): $(head -n 8 "$thread/stack" | sed 's/.* //' | tr '\n' ' ')"
         done
     done
 }

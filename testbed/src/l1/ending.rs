@@ -101,6 +101,11 @@ impl L1 {
         }
     }
 
+    /// What the kernel wrote to its console so far.
+    pub(crate) fn console(&self) -> String {
+        self.log("console.log")
+    }
+
     fn log(&self, name: &str) -> String {
         let bytes = fs::read(self.folder.join(name)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()

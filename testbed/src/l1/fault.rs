@@ -17,6 +17,9 @@ pub enum Fault {
         /// Whether the emulator was using a CPU.
         spinning: bool,
     },
+    /// The physical server answers, but its kernel waits for itself: a grace period of RCU does not end. A program
+    /// cannot cause that; a processor that lost an interrupt can.
+    Stall,
 }
 
 impl fmt::Display for Fault {
@@ -25,6 +28,7 @@ impl fmt::Display for Fault {
             Self::LockAssertion => out.write_str("the emulator aborted (interrupt raised without its lock)"),
             Self::KernelPanic => out.write_str("the emulated server's kernel died"),
             Self::Hang { spinning: true } => out.write_str("the emulated server spun without answering"),
+            Self::Stall => out.write_str("the emulated server's kernel waited for its own processors"),
             Self::Hang { spinning: false } => out.write_str("the emulated server stopped answering"),
         }
     }
@@ -43,6 +47,22 @@ pub(crate) fn last_sign(console: &str) -> Option<&str> {
     console
         .lines()
         .rfind(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+}
+
+/// The stall that the kernel's console tells of, or that shows in where a task stands.
+pub(crate) fn stall(console: &str, stacks: &str) -> Option<Fault> {
+    let told = |line: &str| {
+        STALLS
+            .iter()
+            .any(|words| words.iter().all(|word| line.contains(word)))
+    };
+    let waits = |stack: &str| {
+        let mut frames = stack
+            .split([' ', '\n'])
+            .filter_map(|frame| frame.split_once("+0x"));
+        frames.any(|(function, _)| WAITS_FOR_RCU.contains(&function))
+    };
+    (console.lines().any(told) || waits(stacks)).then_some(Fault::Stall)
 }
 
 /// Whether the process `id` uses most of a CPU.
@@ -73,6 +93,20 @@ const SIGNS: [&str; 4] = [
     "BUG: TASK stack guard",
 ];
 
+/// Words that stand together in a line by which the kernel says that a processor does not come back to it.
+const STALLS: [&[&str]; 3] = [
+    &["rcu: INFO:", "stall"],
+    &["rcu:", "kthread starved for"],
+    &["watchdog: BUG: soft lockup"],
+];
+/// Where a task waits for every processor to have passed through the scheduler, which takes milliseconds.
+const WAITS_FOR_RCU: [&str; 4] = [
+    "rcu_barrier",
+    "synchronize_rcu",
+    "synchronize_rcu_expedited",
+    "__wait_rcu_gp",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +131,16 @@ mod tests {
             None
         );
         assert_eq!(in_logs("", "test panicked at src/lib.rs"), None);
+    }
+
+    #[test]
+    fn a_kernel_that_waits_for_its_own_processors_is_told_from_a_program_that_hangs() {
+        let stack = "  thread 1089 (vmm): rcu_barrier+0x1f6/0x2d0 kvm_destroy_vm+0x1/0x2";
+        assert_eq!(stall("", stack), Some(Fault::Stall));
+        let told = "[   40.1] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:";
+        assert_eq!(stall(told, ""), Some(Fault::Stall));
+        let asleep = "  thread 7 (rcu_barrier): futex_wait_queue+0x60/0x90 __synchronize_srcu+0x1/0x2";
+        assert_eq!(stall("rcu: Hierarchical RCU implementation.", asleep), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::L1Error;
 use crate::l1::channel::{EndMark, Event};
+use crate::l1::fault;
 use crate::l1::{Job, L1};
 use crate::setup::program::last_lines;
 
@@ -164,6 +165,7 @@ impl<'l1> Running<'l1> {
                 .hung(&format!("{during} and was to be killed"), self.guard);
         }
         self.l1.keep_folder();
+        let fault = fault::stall(&self.l1.console(), &place);
         let detail = if place.is_empty() {
             "no task was left".to_owned()
         } else {
@@ -175,7 +177,7 @@ impl<'l1> Running<'l1> {
             limit: self.guard,
             detail,
             log,
-            fault: None,
+            fault,
         }
     }
 

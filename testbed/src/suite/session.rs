@@ -71,6 +71,8 @@ impl<'a> Session<'a> {
             };
             self.running = None;
             self.progress.say(format!("{}: {error}", binary.name));
+            self.progress
+                .say(format!("last on its console:\n{}", error.console_tail()));
             match error.fault() {
                 Some(fault) if row.reruns.len() < MOST_RERUNS => {
                     self.progress

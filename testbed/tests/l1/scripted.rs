@@ -24,6 +24,8 @@ pub(crate) enum Manner {
     AbortsTwice,
     /// Starts a job and then answers nothing.
     Deaf,
+    /// Answers, but a task of the job waits for the kernel's own processors.
+    Stalls,
 }
 
 /// Boots a scripted machine.
@@ -110,10 +112,14 @@ impl Agent {
                     std::thread::spawn(move || agent.job(&id, &source, &group));
                 }
                 (_, "Deaf") => {}
-                ("where", _) => {
-                    (&agent.stderr)
-                        .write_all(b"task 1: stands at the crossing\n")
-                        .unwrap();
+                ("where", manner) => {
+                    let stands: &[u8] = match manner {
+                        "Stalls" => {
+                            b"task 1: vmm\n  thread 1 (vmm): rcu_barrier+0x1f6/0x2d0 kvm_destroy_vm+0x1/0x2\n"
+                        }
+                        _ => b"task 1: stands at the crossing\n",
+                    };
+                    (&agent.stderr).write_all(stands).unwrap();
                     agent.answer(&format!("told {}", words[1]));
                 }
                 ("kill", _) => end(group.load(Ordering::SeqCst)),
