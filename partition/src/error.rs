@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use crate::plan::PageSize;
 
+mod bus;
 mod claim;
 mod machine;
 mod memory;
 
+pub use bus::BusError;
 pub use claim::ClaimError;
 pub use machine::{InterruptError, VmError};
 pub use memory::{MemoryError, PopulateError};
@@ -138,35 +140,6 @@ pub struct SurveyError {
     pub path: PathBuf,
     /// The kernel's answer.
     pub source: io::Error,
-}
-
-/// A range that the bus does not take.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BusError {
-    /// No addresses, or past the end of the address space.
-    #[error("{name}: {size:#x} addresses from {base:#x} are not a range")]
-    Empty {
-        /// Who asked.
-        name: String,
-        /// First address.
-        base: u64,
-        /// Addresses.
-        size: u64,
-    },
-    /// Another device answers there.
-    #[error("{name}: {size:#x} addresses from {base:#x} overlap {other}, which begins at {other_base:#x}")]
-    Overlap {
-        /// Who asked.
-        name: String,
-        /// First address.
-        base: u64,
-        /// Addresses.
-        size: u64,
-        /// Who is there.
-        other: String,
-        /// Where it begins.
-        other_base: u64,
-    },
 }
 
 /// What can fail between a plan and a partition with memory.

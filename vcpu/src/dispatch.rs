@@ -56,6 +56,12 @@ impl Dispatch {
         self.note(answered);
     }
 
+    /// Lets go of what the buses had here: a vCPU that is paused keeps no removed device open.
+    pub(crate) fn forget(&mut self) {
+        self.last_pio.forget();
+        self.last_mmio.forget();
+    }
+
     fn begin(&self, reason: ExitReason, place: Place) {
         self.gauge.count(reason);
         self.gauge.enter(place);

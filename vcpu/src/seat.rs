@@ -158,7 +158,10 @@ impl Seat {
             Exit::PioWrite { port, item, data } => self.dispatch.pio_write(port, item, data),
             Exit::MmioRead { address, data } => self.dispatch.mmio_read(address, data),
             Exit::MmioWrite { address, data } => self.dispatch.mmio_write(address, data),
-            Exit::Interrupted => return self.left(ExitReason::Interrupted, Step::Interrupted),
+            Exit::Interrupted => {
+                self.dispatch.forget();
+                return self.left(ExitReason::Interrupted, Step::Interrupted);
+            }
             Exit::System(request) => return self.left(ExitReason::Last, Step::Ended(End::System(request))),
             Exit::Crash(crash) => return self.left(ExitReason::Last, Step::Ended(End::Crashed(crash))),
         }

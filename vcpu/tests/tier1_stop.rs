@@ -96,6 +96,20 @@ fn the_state_is_read_with_pending_reads_complete() {
     );
 }
 
+#[test]
+fn a_paused_vcpu_keeps_no_removed_device() {
+    let (port, written) = Recorder::new([]);
+    let alive = Arc::downgrade(&port);
+    let mut machine = Machine::new(1, &[&DX_PORT[..], &[0xef], &SPIN].concat()).with_port(0x500, 4, port);
+    let (mut running, _events) = machine.run();
+    take(&written, 1);
+    machine.ranges.0.clear();
+    running.pause(PATIENCE).unwrap();
+    assert_eq!(alive.strong_count(), 0);
+    running.resume();
+    let _ = running.stop(PATIENCE).unwrap();
+}
+
 /// Keeps a vCPU in its write until it is told to let go.
 struct Sticky(Mutex<Receiver<()>>, std::sync::mpsc::Sender<()>);
 
