@@ -131,7 +131,7 @@ fn receive(line: &Receiver<u8>, count: usize) -> Vec<u8> {
 #[test]
 fn a_guest_echoes_by_interrupt_and_powers_off_at_the_button() {
     let directory = tempfile::tempdir().unwrap();
-    let partition = Arc::new(partition(&StateDir::at(directory.path()).unwrap()));
+    let partition = Arc::new(partition(&StateDir::at(&directory.path().join("state")).unwrap()));
     let (sent, line) = channel();
     let (room, has_room) = channel();
     let (done, room) = (Arc::new(AtomicBool::new(false)), Mutex::new(room));

@@ -40,7 +40,7 @@ impl Machine {
 
     pub fn fitted(plan: &Plan, code: &[u8]) -> Self {
         let state = tempfile::tempdir().unwrap();
-        let directory = StateDir::at(state.path()).unwrap();
+        let directory = StateDir::at(&state.path().join("state")).unwrap();
         let partition = plan
             .clone()
             .reserve(&directory)
