@@ -3,6 +3,8 @@
 
 #[path = "support/emulator.rs"]
 mod emulator;
+#[path = "support/program.rs"]
+mod program;
 
 use emulator::testbed_playing;
 use pellucid_testbed::{Fault, L1, L1Error, Machine};

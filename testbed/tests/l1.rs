@@ -3,11 +3,12 @@
 
 #[path = "support/emulator.rs"]
 mod emulator;
+#[path = "support/program.rs"]
+mod program;
 #[path = "l1/scripted.rs"]
 mod scripted;
 
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use pellucid_testbed::Progress;
@@ -195,8 +196,7 @@ fn session(manner: Manner, scripts: &[&str]) -> (Vec<Row>, usize) {
     let mut rows = Vec::new();
     for (index, script) in scripts.iter().enumerate() {
         let path = folder.path().join(format!("binary{index}"));
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        program::write(&path, &format!("#!/bin/sh\n{script}\n"));
         let name = format!("tier2_{index}");
         rows.push(session.run(&Binary {
             tier: 2,

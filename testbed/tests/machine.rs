@@ -2,7 +2,9 @@
 //! for one and answers the two questions of the probe.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-use std::os::unix::fs::PermissionsExt;
+#[path = "support/program.rs"]
+mod program;
+
 use std::path::Path;
 
 use pellucid_testbed::machine::{Chardev, Share};
@@ -18,8 +20,7 @@ fn emulator(folder: &Path, version: &str, devices: &[&str]) -> Emulator {
         "#!/bin/sh\n[ \"$1\" = --version ] && echo QEMU emulator version {version} && exit\n\
          case $2 in\n{cases}*) exit 1 ;;\nesac\n"
     );
-    std::fs::write(&path, script).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    program::write(&path, &script);
     Emulator::probe(&path).unwrap()
 }
 

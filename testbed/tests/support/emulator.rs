@@ -1,8 +1,8 @@
 //! A testbed whose emulator is a shell script: it passes every probe, and then plays what it is told.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use super::program;
 use pellucid_testbed::setup::Kernel;
 use pellucid_testbed::{Cache, Emulator, Testbed};
 
@@ -13,8 +13,7 @@ pub(crate) fn testbed_playing(folder: &Path, play: &str) -> Testbed {
         "#!/bin/sh\n[ \"$1\" = --version ] && echo QEMU emulator version 10.0.2 && exit\n\
          case $2 in *,help) exit 1 ;; esac\n{play}\n"
     );
-    std::fs::write(&program, script).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    program::write(&program, &script);
     Testbed {
         cache: Cache::open_at(folder.join("cache")).unwrap(),
         emulator: Emulator::probe(&program).unwrap(),
