@@ -3,7 +3,7 @@
 use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Barrier, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use vm_memory::GuestMemoryBackend;
@@ -97,16 +97,22 @@ fn populate(regions: &[&RamRegion], progress: &(dyn Fn(Progress) + Sync)) -> Res
             progress,
         },
     };
+    let gate: OnceLock<Barrier> = OnceLock::new();
     std::thread::scope(|scope| {
+        // Nobody starts before all are there: a thread that begins maps memory, which waits while another populates.
+        let gate = &gate;
+        let run = || {
+            gate.wait().wait();
+            work.run()
+        };
         // This thread works too, so a host that refuses more threads costs time only.
         let more = |_| {
-            std::thread::Builder::new()
-                .stack_size(STACK)
-                .spawn_scoped(scope, || work.run())
-                .ok()
+            let thread = std::thread::Builder::new().stack_size(STACK);
+            thread.spawn_scoped(scope, run).ok()
         };
         let threads: Vec<_> = (1..workers(total)).filter_map(more).collect();
-        let own = work.run();
+        gate.get_or_init(|| Barrier::new(threads.len() + 1));
+        let own = run();
         let outcomes = threads
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|p| resume_unwind(p)));
