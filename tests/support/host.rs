@@ -88,5 +88,5 @@ fn sectors(disk: &Path) -> u64 {
 /// Lets every user into a test's folder.
 pub(crate) fn open_to_all(folder: &Path) {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o1777)).unwrap();
 }
