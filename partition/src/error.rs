@@ -7,11 +7,13 @@ use crate::plan::PageSize;
 
 mod bus;
 mod claim;
+mod cpu;
 mod machine;
 mod memory;
 
 pub use bus::BusError;
 pub use claim::ClaimError;
+pub use cpu::CpuError;
 pub use machine::{InterruptError, VmError};
 pub use memory::{MemoryError, PopulateError};
 

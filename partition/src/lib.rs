@@ -4,7 +4,9 @@ mod address;
 mod bdf;
 pub mod board;
 mod bus;
+mod cgroup;
 mod claim;
+mod cpu;
 mod entry;
 mod error;
 mod handler;
@@ -31,11 +33,15 @@ mod vm;
 pub use address::{GuestAddress, HostAddress, IoAddress};
 pub use bdf::{Bdf, BdfError};
 pub use bus::{Bus, BusRange, LastHit, MmioBus, PioBus, RangeCount};
+pub use cgroup::{CgroupHealer, CgroupTree, CpuIsolation, Isolation};
 pub use claim::{Claim, ClaimRecord, Holding, Resource, Undo};
+pub use cpu::{
+    Cap, CpuEvent, CpuHold, CpuInterval, CpuSeat, CpuShare, CpuTerms, CpuUsage, CpuWatch, WatchLimits, Weight,
+};
 pub use entry::Entry;
 pub use error::{
-    BusError, ClaimError, InterruptError, LayoutError, MemoryError, PartitionError, PlanError, PopulateError,
-    SurveyError, VmError,
+    BusError, ClaimError, CpuError, InterruptError, LayoutError, MemoryError, PartitionError, PlanError,
+    PopulateError, SurveyError, VmError,
 };
 pub use handler::{ConfigHandler, MmioHandler, PioHandler};
 pub use heal::{HealEntry, HealOutcome, Healer};

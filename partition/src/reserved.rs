@@ -1,6 +1,10 @@
 //! Reserved: the name and the dedicated CPUs are claimed. No memory is held and no VM exists yet.
 
+use std::sync::Arc;
+
+use crate::cgroup::CgroupTree;
 use crate::claim::{Claim, Holding, Resource};
+use crate::cpu::CpuHold;
 use crate::error::{ClaimError, PartitionError};
 use crate::plan::{CpuMode, Plan};
 use crate::populate::Progress;
@@ -13,7 +17,9 @@ use crate::state_dir::StateDir;
 pub struct Reserved {
     plan: Plan,
     state: StateDir,
-    claims: Vec<Claim>,
+    // Teardown order: whoever finds the name free finds the CPUs free.
+    cpus: Arc<CpuHold>,
+    name: Option<Claim>,
 }
 
 impl Plan {
@@ -25,17 +31,21 @@ impl Plan {
 
     /// Claims the partition's name and, if dedicated, its CPUs: all of them or none.
     pub fn reserve(self, state: &StateDir) -> Result<Reserved, ClaimError> {
-        let name = Resource::new(Resource::PARTITION, self.name());
-        let mut wanted = vec![(name, Some(Holding::of(&self)))];
-        wanted.extend(self.dedicated().map(|cpu| (cpu, None)));
-        let mut reserved = Reserved {
-            plan: self,
+        let resource = Resource::new(Resource::PARTITION, self.name());
+        let name = state.claim_for(resource, self.name(), Some(Holding::of(&self)))?;
+        let dedicated = self.mode() == CpuMode::Dedicated;
+        let named: &[usize] = if dedicated { &[] } else { self.pinned() };
+        let tree = CgroupTree::of_host();
+        let cpus = Arc::new(CpuHold::new(&tree, state, self.name(), self.vcpus(), named));
+        let reserved = Reserved {
+            cpus,
+            name: Some(name),
             state: state.clone(),
-            claims: Vec::new(),
+            plan: self,
         };
-        for (resource, holding) in wanted {
-            let claim = state.claim_for(resource, reserved.plan.name(), holding)?;
-            reserved.claims.push(claim);
+        if dedicated {
+            let isolation = reserved.cpus.dedicate(reserved.plan.pinned())?;
+            tracing::info!(partition = reserved.plan.name(), %isolation, "CPUs are dedicated");
         }
         Ok(reserved)
     }
@@ -58,20 +68,24 @@ impl Reserved {
         Populated::of(self, progress)
     }
 
+    /// Its CPUs: the terms on which it has them can be changed at any time.
+    #[must_use]
+    pub fn cpus(&self) -> &Arc<CpuHold> {
+        &self.cpus
+    }
+
     /// Gives the claims back; the first failure is reported, the others are tried all the same.
     pub fn release(mut self) -> Result<(), ClaimError> {
-        let mut outcome = Ok(());
-        while let Some(claim) = self.claims.pop() {
-            let released = claim.release();
-            outcome = outcome.and(released);
-        }
-        outcome
+        let released = self.cpus.release();
+        released.and(self.name.take().map_or(Ok(()), Claim::release))
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        // The last taken goes first: whoever finds the name free finds the CPUs free.
-        while self.claims.pop().is_some() {}
+        // Others may still have the handle, and the name goes last.
+        if let Err(error) = self.cpus.release() {
+            tracing::error!(%error, "CPUs are not given back whole; `vmm heal` tries again");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use pellucid_partition::MemoryError;
+use pellucid_partition::{CpuError, MemoryError};
 
 use crate::meter::Place;
 
@@ -108,28 +108,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
-    /// The kernel refused the CPU.
-    #[error(
-        "vCPU {vcpu} cannot be pinned to CPU {cpu}: {source}; choose one that is online and in this cpuset"
-    )]
-    Affinity {
-        /// Which one.
-        vcpu: u32,
-        /// The host's CPU.
-        cpu: usize,
-        /// Why.
-        source: io::Error,
-    },
-    /// The kernel accepted the CPU, and yet the thread may run elsewhere.
-    #[error("vCPU {vcpu} was pinned to CPU {cpu}, but may run on {got:?}: something else sets its affinity")]
-    NotPinned {
-        /// Which one.
-        vcpu: u32,
-        /// The host's CPU.
-        cpu: usize,
-        /// Where it may run.
-        got: Vec<usize>,
-    },
+    /// A vCPU's thread could not be put where the partition's CPUs are.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
     /// A thread ended before it said anything.
     #[error("a vCPU thread ended before it began; the process is short of something it did not name")]
     Vanished,

@@ -99,14 +99,14 @@ impl Maker {
             .ok();
         let gauge = Arc::new(Gauge::default());
         let dispatch = Dispatch::new(partition, Arc::clone(&gauge));
-        let cpu = partition.plan().pinned().get(self.vcpu as usize).copied();
+        let cpus = Arc::clone(partition.reserved().cpus());
         Ok(ParkedVcpu {
             fd: self.fd,
             page,
             stats,
             gauge,
             dispatch,
-            cpu,
+            cpus,
         })
     }
 

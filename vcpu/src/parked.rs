@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Cap, VcpuFd};
-use pellucid_partition::{Entry, GuestMemory, Populated, Vm};
+use pellucid_partition::{CpuHold, Entry, GuestMemory, Populated, Vm};
 
 use crate::cpuid::{CpuidShape, Hypervisor, shape};
 use crate::dispatch::Dispatch;
@@ -53,7 +53,7 @@ pub(crate) struct ParkedVcpu {
     pub(crate) stats: Option<StatsFile>,
     pub(crate) gauge: Arc<Gauge>,
     pub(crate) dispatch: Dispatch,
-    pub(crate) cpu: Option<usize>,
+    pub(crate) cpus: Arc<CpuHold>,
 }
 
 impl Parked {
@@ -118,7 +118,7 @@ impl Parked {
                 stats,
                 gauge,
                 dispatch,
-                cpu,
+                cpus,
             },
         ) in (0..).zip(vcpus)
         {
@@ -136,7 +136,7 @@ impl Parked {
                 fd,
                 line,
                 dispatch,
-                cpu,
+                cpus,
                 _memory: memory.clone(),
                 _vm: Arc::clone(&vm),
             });

@@ -9,8 +9,7 @@ use std::sync::mpsc::Sender;
 use std::thread;
 
 use kvm_ioctls::VcpuFd;
-use pellucid_partition::{GuestMemory, Vm};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use pellucid_partition::{CpuHold, CpuSeat, GuestMemory, Vm};
 
 use crate::dispatch::Dispatch;
 use crate::error::StartError;
@@ -28,7 +27,7 @@ pub(crate) struct Seat {
     pub(crate) fd: VcpuFd,
     pub(crate) line: Arc<Line>,
     pub(crate) dispatch: Dispatch,
-    pub(crate) cpu: Option<usize>,
+    pub(crate) cpus: Arc<CpuHold>,
     pub(crate) _memory: GuestMemory,
     pub(crate) _vm: Arc<Vm>,
 }
@@ -70,13 +69,14 @@ impl Seat {
     /// The thread's whole life.
     pub(crate) fn occupy(mut self, events: &Events, reports: &Sender<Report>) {
         // A send fails only when the owner is gone; then nobody wants to know.
-        if let Err(error) = place_thread(self.index, self.cpu) {
-            let _ = reports.send(Report::Failed {
-                vcpu: self.index,
-                error,
-            });
-            return;
-        }
+        let _place = match place_thread(self.index, &self.cpus) {
+            Ok(place) => place,
+            Err(error) => {
+                let vcpu = self.index;
+                let _ = reports.send(Report::Failed { vcpu, error });
+                return;
+            }
+        };
         let _ = reports.send(Report::Ready);
         let end = catch_unwind(AssertUnwindSafe(|| self.serve(reports))).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -195,26 +195,13 @@ impl Seat {
     }
 }
 
-/// Lets the calling thread be kicked, and puts it on its CPU, proved by reading back where it may run.
-fn place_thread(vcpu: u32, cpu: Option<usize>) -> Result<(), StartError> {
+/// Lets the calling thread be kicked, and puts it where the partition's CPUs are, proved by reading back where it may run.
+fn place_thread(vcpu: u32, cpus: &Arc<CpuHold>) -> Result<CpuSeat, StartError> {
     kick::unblock().map_err(|source| StartError::Signal {
         signal: kick::signal(),
         source,
     })?;
-    let Some(cpu) = cpu else { return Ok(()) };
-    let refused = |source: std::io::Error| StartError::Affinity { vcpu, cpu, source };
-    if cpu >= CpuSet::MAX_CPU {
-        return Err(refused(std::io::ErrorKind::InvalidInput.into()));
-    }
-    let mut wanted = CpuSet::new();
-    wanted.set(cpu);
-    sched_setaffinity(None, &wanted).map_err(|errno| refused(errno.into()))?;
-    let got = sched_getaffinity(None).map_err(|errno| refused(errno.into()))?;
-    if got == wanted {
-        return Ok(());
-    }
-    let got = (0..CpuSet::MAX_CPU).filter(|&cpu| got.is_set(cpu)).collect();
-    Err(StartError::NotPinned { vcpu, cpu, got })
+    Ok(cpus.seat(vcpu)?)
 }
 
 /// More rounds than KVM ever needs to complete one instruction's accesses.

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::CpuError;
+
 /// A claim that was not granted, or not given back.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
@@ -54,4 +56,7 @@ pub enum ClaimError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// CPUs or their control groups were not given back.
+    #[error(transparent)]
+    Cpus(Box<CpuError>),
 }

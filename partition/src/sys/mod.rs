@@ -1,4 +1,4 @@
-//! The only unsafe code of this crate: mappings, KVM memory slots, page population, file locks.
+//! The only unsafe code of this crate: mappings, KVM memory slots, page population, file locks, scheduling policy.
 //!
 //! The border is safe functions over owned types; docs/soundness.md has the invariant of each surface.
 
@@ -6,4 +6,5 @@ pub(crate) mod lock;
 pub(crate) mod mapping;
 pub(crate) mod pages;
 pub(crate) mod ram;
+pub(crate) mod schedule;
 pub(crate) mod slot;
