@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .ok_or("give a kernel: logical_server BZIMAGE [INITRD]")?;
     let command_line = "console=ttyS0 panic=-1".to_owned();
     let spec = ServerSpec {
+        cpu: pellucid::CpuPolicy::default(),
         partition: PartitionSpec::new("example", 1, 256 << 20),
         source: Source::Kernel {
             kernel,

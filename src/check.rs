@@ -4,17 +4,20 @@ use std::fmt;
 use std::fs::File;
 
 use pellucid_image::{BootDisk, BootPlan, Linux, SourceFile};
-use pellucid_partition::{Entry, GuestMemory, Inventory, Layout, Plan, Resource, StateDir};
+use pellucid_partition::{
+    CgroupTree, CpuMode, Entry, GuestMemory, Inventory, Isolation, Layout, Plan, Resource, StateDir,
+};
 use pellucid_passthrough::{Admitted, Inventory as PciInventory, RESOURCE_KIND};
 
 use crate::error::{CheckError, StartError};
-use crate::spec::{DeviceSpec, ServerSpec, Source};
+use crate::spec::{CpuPolicy, DeviceSpec, ServerSpec, Source};
 use crate::topology::Topology;
 
 /// A server that this host can run as far as can be known without touching anything. Nothing is held yet.
 #[must_use = "a checked server holds nothing until it is started"]
 pub struct Checked {
     pub(crate) plan: Plan,
+    pub(crate) cpu: CpuPolicy,
     pub(crate) boot: Boot,
     pub(crate) devices: Vec<(DeviceSpec, Admitted)>,
     pub(crate) topology: Topology,
@@ -32,6 +35,8 @@ pub(crate) enum Boot {
 /// Everything that a check found: what fits, and every refusal.
 pub struct Examination {
     plan: Option<Plan>,
+    cpu: CpuPolicy,
+    isolation: Option<Isolation>,
     boot: Option<Boot>,
     devices: Vec<(DeviceSpec, Admitted)>,
     topology: Option<Topology>,
@@ -52,6 +57,7 @@ impl ServerSpec {
             Plan::fit(&inventory, &self.partition).map_err(CheckError::from),
             &mut refusals,
         );
+        let isolation = self.cpus(plan.as_ref(), &mut refusals);
         let mut boot = keep(self.source.open(), &mut refusals);
         if let (Some(boot), Some(plan)) = (&mut boot, &plan) {
             keep(boot.check(plan.layout()), &mut refusals);
@@ -69,11 +75,25 @@ impl ServerSpec {
         refusals.extend(self.held(state, plan.as_ref())?);
         Ok(Examination {
             plan,
+            cpu: self.cpu.clone(),
+            isolation,
             boot,
             devices,
             topology,
             refusals,
         })
+    }
+
+    /// What would keep others off dedicated CPUs; and whether shared ones can be weighed and capped as asked.
+    fn cpus(&self, plan: Option<&Plan>, refusals: &mut Vec<CheckError>) -> Option<Isolation> {
+        let (tree, plan) = (CgroupTree::of_host(), plan?);
+        if plan.mode() == CpuMode::Dedicated {
+            return Some(tree.isolation(plan.pinned()));
+        }
+        if self.cpu.share.is_some() || self.cpu.group.is_some() {
+            keep(tree.controls_cpu().map_err(CheckError::from), refusals);
+        }
+        None
     }
 
     /// Claims that others hold on what this server wants, or that the dead left.
@@ -143,6 +163,7 @@ impl Examination {
         };
         Ok(Checked {
             plan,
+            cpu: self.cpu,
             boot,
             devices: self.devices,
             topology,
@@ -159,6 +180,12 @@ impl Examination {
     #[must_use]
     pub fn plan(&self) -> Option<&Plan> {
         self.plan.as_ref()
+    }
+
+    /// What would keep others off its CPUs, if they are dedicated.
+    #[must_use]
+    pub fn isolation(&self) -> Option<&Isolation> {
+        self.isolation.as_ref()
     }
 
     /// What the disk would boot; `None` for a kernel given as files, or if it cannot be read.

@@ -1,7 +1,7 @@
 //! What can be refused before anything is touched, and what can fail after.
 
 use pellucid_image::{AcpiError, DiscoverError, LoadError};
-use pellucid_partition::{Bdf, ClaimError, PartitionError, PlanError};
+use pellucid_partition::{Bdf, ClaimError, CpuError, PartitionError, PlanError};
 use pellucid_passthrough::Refusal;
 
 /// Why a logical server cannot be started here. Nothing was touched.
@@ -22,6 +22,9 @@ pub enum CheckError {
     /// CPUs or memory do not fit.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// CPUs cannot be held as asked.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
     /// The disk has nothing to boot.
     #[error(transparent)]
     Disk(#[from] DiscoverError),
@@ -85,6 +88,9 @@ pub enum StartError {
     /// Memory or KVM refused.
     #[error(transparent)]
     Partition(#[from] PartitionError),
+    /// CPUs could not be held as asked.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
     /// The disk could not be read.
     #[error(transparent)]
     Disk(#[from] DiscoverError),

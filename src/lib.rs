@@ -13,7 +13,7 @@ pub use check::{Checked, Examination};
 pub use error::{CheckError, LendError, StartError, TopologyError};
 pub use event::ServerEvent;
 pub use server::{Console, EventSink, FinishError, LogicalServer};
-pub use spec::{DeviceSpec, ServerSpec, Source};
+pub use spec::{CpuPolicy, DeviceSpec, ServerSpec, Source};
 
 pub use pellucid_chipset as chipset;
 pub use pellucid_image as image;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pellucid_chipset::{Board, BoardEvent, BoardSpec, ConfigPorts, Console as SerialEnd, PortAt, Serial};
 use pellucid_image::AcpiBoard;
-use pellucid_partition::{ClaimError, Entry, Populated, Progress, StateDir};
+use pellucid_partition::{ClaimError, CpuError, CpuHold, CpuTerms, Entry, Populated, Progress, StateDir};
 use pellucid_passthrough::ReleaseError;
 use pellucid_vcpu::{ExitCounts, Parked, Running, StopError, VcpuPolicy};
 
@@ -14,6 +14,7 @@ use crate::check::Checked;
 use crate::error::StartError;
 use crate::event::ServerEvent;
 use crate::lent::{Lent, Taken};
+use crate::spec::CpuPolicy;
 
 /// A server whose vCPUs are in the guest. Dropping it stops them and gives everything back.
 #[must_use = "dropping it stops the guest"]
@@ -62,7 +63,9 @@ impl Checked {
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<LogicalServer, StartError> {
         let name = self.plan.name().to_owned();
-        let populated = self.plan.reserve(state)?.populate(progress)?;
+        let reserved = self.plan.reserve(state)?;
+        self.cpu.apply(reserved.cpus())?;
+        let populated = reserved.populate(progress)?;
         let layout = populated.plan().layout();
         // The disk is read before its controller is taken off the host.
         let entry = self.boot.load(populated.memory(), layout)?;
@@ -87,6 +90,18 @@ impl Checked {
     }
 }
 
+impl CpuPolicy {
+    fn apply(&self, cpus: &CpuHold) -> Result<(), CpuError> {
+        match cpus.terms() {
+            CpuTerms::Dedicated { .. } => cpus.use_realtime(self.realtime),
+            CpuTerms::Shared { .. } => match (self.share, &self.group) {
+                (None, None) => Ok(()),
+                (share, group) => cpus.share(share.unwrap_or_default(), group.as_deref()),
+            },
+        }
+    }
+}
+
 impl LogicalServer {
     /// Offers bytes typed at the console; returns how many the serial port took.
     pub fn input(&self, bytes: &[u8]) -> usize {
@@ -97,6 +112,12 @@ impl LogicalServer {
     /// Presses the power button: an operating system that listens powers off.
     pub fn press_power_button(&self) {
         self.board.power().press_power_button();
+    }
+
+    /// Its CPUs: watched, counted, and held on other terms from now on.
+    #[must_use]
+    pub fn cpus(&self) -> &Arc<CpuHold> {
+        self.populated.reserved().cpus()
     }
 
     /// Exits of each vCPU so far.

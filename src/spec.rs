@@ -2,17 +2,30 @@
 
 use std::path::PathBuf;
 
-use pellucid_partition::{Bdf, PartitionSpec};
+use pellucid_partition::{Bdf, CpuShare, PartitionSpec};
 
 /// A logical server: its share of the host, what it boots, what it is lent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSpec {
     /// CPUs and memory.
     pub partition: PartitionSpec,
+    /// On which terms it has its CPUs.
+    pub cpu: CpuPolicy,
     /// What it boots.
     pub source: Source,
     /// PCI functions it is lent.
     pub devices: Vec<DeviceSpec>,
+}
+
+/// The terms on which a server has its CPUs at first; they can be changed while it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CpuPolicy {
+    /// Its share, where CPUs are shared; without one its vCPUs are ordinary tasks of the host, in no control group of theirs.
+    pub share: Option<CpuShare>,
+    /// The group of servers that the share is taken from.
+    pub group: Option<String>,
+    /// SCHED_FIFO priority of its vCPU threads, where CPUs are dedicated.
+    pub realtime: Option<u8>,
 }
 
 /// Where the operating system comes from.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pellucid::partition::{Bdf, CpuMode, CpuRequest, PageSize, PartitionSpec};
-use pellucid::{DeviceSpec, ServerSpec, Source};
+use pellucid::partition::{Bdf, Cap, CpuMode, CpuRequest, CpuShare, PageSize, PartitionSpec, Weight};
+use pellucid::{CpuPolicy, DeviceSpec, ServerSpec, Source};
 
 /// The reference VMM of Pellucid: runs an ordinary server disk as a logical server on lent hardware.
 #[derive(Parser)]
@@ -66,9 +66,8 @@ pub(crate) struct RunArguments {
     /// NUMA node that CPUs and memory must come from
     #[arg(long)]
     node: Option<u32>,
-    /// Pin each vCPU to a host CPU that no other logical server gets
-    #[arg(long)]
-    dedicated: bool,
+    #[command(flatten)]
+    cpu: CpuArguments,
     #[command(flatten)]
     source: SourceArguments,
     /// PCI function to lend, at its own address or at another; repeatable
@@ -83,6 +82,25 @@ pub(crate) struct RunArguments {
     /// Print the plan or the final report as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args)]
+struct CpuArguments {
+    /// Give each vCPU a host CPU that nobody else gets
+    #[arg(long)]
+    dedicated: bool,
+    /// SCHED_FIFO priority of the vCPU threads on dedicated CPUs, 1 to 99
+    #[arg(long, requires = "dedicated", value_name = "PRIORITY")]
+    realtime: Option<u8>,
+    /// Service ratio against others that are busy, 1 to 10000; 100 is everybody's
+    #[arg(long, conflicts_with = "dedicated")]
+    weight: Option<Weight>,
+    /// Most CPU time it gets, in percent of one CPU (40, 12.5, 250)
+    #[arg(long, value_name = "PCT", conflicts_with = "dedicated")]
+    cap: Option<Cap>,
+    /// Group of logical servers that share among themselves what the group gets
+    #[arg(long, conflicts_with = "dedicated")]
+    group: Option<String>,
 }
 
 #[derive(Args)]
@@ -135,11 +153,12 @@ impl std::str::FromStr for ConsoleTarget {
 impl RunArguments {
     /// What is asked of Pellucid.
     pub(crate) fn spec(&self) -> ServerSpec {
+        let share = self.cpu.share();
         let listed = matches!(self.cpus, CpuRequest::List(_));
         let partition = PartitionSpec {
             name: self.name.clone(),
             cpus: self.cpus.clone(),
-            mode: if self.dedicated || listed {
+            mode: if self.cpu.dedicated || listed && share.is_none() {
                 CpuMode::Dedicated
             } else {
                 CpuMode::Shared
@@ -155,6 +174,11 @@ impl RunArguments {
         };
         ServerSpec {
             partition,
+            cpu: CpuPolicy {
+                share,
+                group: self.cpu.group.clone(),
+                realtime: self.cpu.realtime,
+            },
             source: self.source.source(),
             devices: self.devices.clone(),
         }
@@ -171,6 +195,15 @@ impl SourceArguments {
             },
             (None, disk) => Source::BootDisk(disk.clone().unwrap_or_default()),
         }
+    }
+}
+
+impl CpuArguments {
+    fn share(&self) -> Option<CpuShare> {
+        (self.weight.is_some() || self.cap.is_some() || self.group.is_some()).then(|| CpuShare {
+            weight: self.weight.unwrap_or_default(),
+            cap: self.cap,
+        })
     }
 }
 
@@ -242,6 +275,32 @@ mod tests {
                 .iter()
                 .all(|text| parse_size(text).is_err())
         );
+    }
+
+    #[test]
+    fn shared_cpus_have_a_weight_and_a_cap_and_dedicated_ones_have_not() {
+        let shared = [
+            "--kernel", "k", "--weight", "300", "--cap", "12.5", "--group", "batch",
+        ];
+        let Ok(Cli {
+            command: Command::Run(arguments),
+        }) = run(&shared)
+        else {
+            panic!("not a run")
+        };
+        let cpu = arguments.spec().cpu;
+        let share = cpu.share.unwrap();
+        assert_eq!((share.weight.value(), share.cap), (300, "12.5".parse().ok()));
+        assert_eq!(cpu.group.as_deref(), Some("batch"));
+        for wrong in [&["--weight", "0"], &["--cap", "0.5"], &["--realtime", "1"]] {
+            assert!(
+                run(&[&["--kernel", "k"], &wrong[..]].concat()).is_err(),
+                "{wrong:?}"
+            );
+        }
+        for option in ["--weight", "--cap"] {
+            assert!(run(&["--kernel", "k", "--dedicated", option, "50"]).is_err());
+        }
     }
 
     #[test]

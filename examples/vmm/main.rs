@@ -5,6 +5,7 @@
 
 mod arguments;
 mod console;
+mod disturbances;
 mod log;
 mod report;
 mod run;

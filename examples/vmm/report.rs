@@ -35,7 +35,7 @@ fn as_json(spec: &ServerSpec, examination: &Examination) -> serde_json::Value {
         })
         .collect();
     let refusals: Vec<_> = examination.refusals().iter().map(ToString::to_string).collect();
-    json!({ "name": spec.partition.name, "plan": examination.plan(), "boot": examination.boot_plan(),
+    json!({ "name": spec.partition.name, "plan": examination.plan(), "boot": examination.boot_plan(), "isolation": examination.isolation(),
             "devices": devices, "refusals": refusals })
 }
 
@@ -47,6 +47,9 @@ fn print_plan(spec: &ServerSpec, examination: &Examination) {
             pinned => format!("on host CPUs {pinned:?}"),
         };
         println!("  vCPUs    {} {cpus}", plan.vcpus());
+        if let Some(isolation) = examination.isolation() {
+            println!("  held by  {isolation}");
+        }
         println!(
             "  memory   {} MiB in {} pages",
             plan.layout().memory() >> 20,

@@ -7,10 +7,11 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use pellucid::{Console as GuestConsole, LogicalServer, ServerEvent, Source};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::arguments::RunArguments;
 use crate::console::Console;
+use crate::disturbances::Disturbances;
 use crate::signals::Requests;
 use crate::wake::Wake;
 use crate::{Outcome, Status, state};
@@ -67,6 +68,7 @@ fn run_once(arguments: &RunArguments, requests: &mut Requests) -> Result<End, Bo
         events,
         wake: &wake,
         typed: Vec::new(),
+        cpus: Disturbances::of(&server),
     }
     .run();
     let exits = server.finish();
@@ -94,6 +96,7 @@ struct Watch<'r> {
     wake: &'r Wake,
     /// Typed, and not yet taken by the serial port.
     typed: Vec<u8>,
+    cpus: Option<Disturbances>,
 }
 
 impl Watch<'_> {
@@ -106,6 +109,9 @@ impl Watch<'_> {
                 None => {}
                 Some(1) => self.power_off(),
                 Some(_) => return Ok(End::Stopped),
+            }
+            if let Some(cpus) = &mut self.cpus {
+                cpus.tell();
             }
             let taken = self.server.input(&self.typed);
             self.typed.drain(..taken);
@@ -129,7 +135,12 @@ impl Watch<'_> {
                 .as_ref()
                 .map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)),
         );
-        match poll(&mut fds, None) {
+        let second = Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        };
+        let timeout = self.cpus.as_ref().map(|_| &second);
+        match poll(&mut fds, timeout) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

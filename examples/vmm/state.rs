@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use pellucid::partition::{ClaimRecord, CpuMode, HealOutcome, Holding, Owner, Resource, Standing, StateDir};
+use pellucid::partition::{
+    CgroupHealer, ClaimRecord, CpuMode, HealOutcome, Holding, Owner, Resource, Standing, StateDir,
+};
 use pellucid::passthrough::PciHealer;
 use rustix::process::{Signal, pidfd_send_signal};
 
@@ -133,8 +135,9 @@ pub(crate) fn stop(name: &str, force: bool) -> Outcome {
 /// Restores what dead processes left.
 pub(crate) fn heal(dry_run: bool) -> Outcome {
     let mut status = Status::Done;
-    let healer = PciHealer::new();
-    let entries = open()?.heal(&[&healer], dry_run)?;
+    let state = open()?;
+    let (devices, groups) = (PciHealer::new(), CgroupHealer::new(&state));
+    let entries = state.heal(&[&devices, &groups], dry_run)?;
     if entries.is_empty() {
         println!("nothing to restore: no logical server has left anything");
     }
