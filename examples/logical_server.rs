@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let command_line = "console=ttyS0 panic=-1".to_owned();
     let spec = ServerSpec {
         cpu: pellucid::CpuPolicy::default(),
-        partition: PartitionSpec::new("example", 1, 256 << 20),
+        partition: PartitionSpec::new("example", 1, 256 << 20)?,
         source: Source::Kernel {
             kernel,
             initrd: arguments.next(),

@@ -5,7 +5,8 @@ use std::fs::File;
 
 use pellucid_image::{BootDisk, BootPlan, Linux, SourceFile};
 use pellucid_partition::{
-    CgroupTree, CpuMode, Entry, GuestMemory, Inventory, Isolation, Layout, Plan, Resource, StateDir,
+    CgroupTree, CpuMode, Entry, GuestMemory, Inventory, Isolation, Layout, Plan, PlanError, Resource,
+    StateDir,
 };
 use pellucid_passthrough::{Admitted, Inventory as PciInventory, RESOURCE_KIND};
 
@@ -47,22 +48,19 @@ impl ServerSpec {
     /// Examines host, disk and devices, and goes on after a refusal, so that one run tells all of them.
     pub fn examine(&self, state: &StateDir) -> Result<Examination, CheckError> {
         let mut refusals = Vec::new();
-        let inventory = Inventory::survey()?;
+        let inventory = Inventory::survey()?.with_claims(&state.records()?);
         if let Err(reason) = &inventory.kvm {
             refusals.push(CheckError::Kvm {
                 reason: reason.clone(),
             });
         }
-        let plan = keep(
-            Plan::fit(&inventory, &self.partition).map_err(CheckError::from),
-            &mut refusals,
-        );
+        let pci = PciInventory::survey()?;
+        let plan = keep(self.fit(&inventory, &pci), &mut refusals);
         let isolation = self.cpus(plan.as_ref(), &mut refusals);
         let mut boot = keep(self.source.open(), &mut refusals);
         if let (Some(boot), Some(plan)) = (&mut boot, &plan) {
             keep(boot.check(plan.layout()), &mut refusals);
         }
-        let pci = PciInventory::survey()?;
         let mut devices = Vec::new();
         for device in &self.devices {
             let admitted = pci.admit(device.host).map_err(CheckError::from);
@@ -96,9 +94,26 @@ impl ServerSpec {
         None
     }
 
-    /// Claims that others hold on what this server wants, or that the dead left.
+    /// The plan. A server that is lent devices gets a guest-physical map inside what their IOMMU translates.
+    fn fit(&self, inventory: &Inventory, pci: &PciInventory) -> Result<Plan, CheckError> {
+        let mut spec = self.partition.clone();
+        if !self.devices.is_empty() {
+            let mut reach = pci
+                .reach(self.devices.iter().map(|device| device.host))
+                .map_err(PlanError::from)?;
+            if let Some(narrower) = spec.reach() {
+                reach = reach.and(narrower);
+            }
+            spec = spec.within(reach);
+        }
+        Ok(Plan::fit(inventory, &spec)?)
+    }
+
+    /// Claims that others hold on what this server wants, or that the dead left. The plan knows those of this state directory; a
+    /// claim may also be marked on the host alone.
     fn held(&self, state: &StateDir, plan: Option<&Plan>) -> Result<Vec<CheckError>, CheckError> {
-        let mut wanted = vec![Resource::new(Resource::PARTITION, &self.partition.name)];
+        let name = |plan: &Plan| Resource::new(Resource::PARTITION, plan.name());
+        let mut wanted: Vec<_> = plan.map(name).into_iter().collect();
         wanted.extend(plan.into_iter().flat_map(Plan::dedicated));
         let devices = self.devices.iter().map(|device| device.host.to_string());
         wanted.extend(devices.map(|device| Resource::new(RESOURCE_KIND, &device)));

@@ -72,7 +72,7 @@ fn out(port: u16, value: u8) -> [u8; 6] {
 fn partition(state: &StateDir) -> Populated {
     let plan = Plan::fit(
         &Inventory::survey().unwrap(),
-        &PartitionSpec::new("board", 1, 16 << 20),
+        &PartitionSpec::new("board", 1, 16 << 20).unwrap(),
     )
     .unwrap();
     let partition = plan.reserve(state).unwrap().populate(&|_| {}).unwrap();

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pellucid::partition::{Bdf, Cap, CpuMode, CpuRequest, CpuShare, PageSize, PartitionSpec, Weight};
+use pellucid::partition::{
+    Bdf, Cap, CpuRequest, CpuShare, NodeRequest, PageSize, PartitionSpec, Siblings, SpecError, Weight,
+};
 use pellucid::{CpuPolicy, DeviceSpec, ServerSpec, Source};
 
 /// The reference VMM of Pellucid: runs an ordinary server disk as a logical server on lent hardware.
@@ -55,17 +57,20 @@ pub(crate) struct RunArguments {
     #[arg(long)]
     pub(crate) name: String,
     /// Number of vCPUs, or a list of host CPUs to pin them to (2-5,8; one CPU: 3,)
-    #[arg(long)]
-    cpus: CpuRequest,
+    #[arg(long, value_parser = parse_cpus)]
+    cpus: Result<CpuRequest, SpecError>,
     /// Memory, for example 512M or 4G
     #[arg(long, value_parser = parse_size)]
     memory: u64,
     /// Pages that back the memory
     #[arg(long, value_enum, default_value_t = Pages::Size4k)]
     pages: Pages,
-    /// NUMA node that CPUs and memory must come from
+    /// NUMA nodes that CPUs and memory come from: any, one, or a list (0-1,3)
+    #[arg(long = "node", value_name = "NODES", default_value = "any")]
+    nodes: NodeRequest,
+    /// Let others that say the same have the sibling threads of dedicated CPUs
     #[arg(long)]
-    node: Option<u32>,
+    share_siblings: bool,
     #[command(flatten)]
     cpu: CpuArguments,
     #[command(flatten)]
@@ -151,28 +156,33 @@ impl std::str::FromStr for ConsoleTarget {
 }
 
 impl RunArguments {
+    /// What is booted.
+    pub(crate) fn source(&self) -> Source {
+        self.source.source()
+    }
+
     /// What is asked of Pellucid.
-    pub(crate) fn spec(&self) -> ServerSpec {
+    pub(crate) fn spec(&self) -> Result<ServerSpec, SpecError> {
         let share = self.cpu.share();
-        let listed = matches!(self.cpus, CpuRequest::List(_));
-        let partition = PartitionSpec {
-            name: self.name.clone(),
-            cpus: self.cpus.clone(),
-            mode: if self.cpu.dedicated || listed && share.is_none() {
-                CpuMode::Dedicated
-            } else {
-                CpuMode::Shared
-            },
-            pages: match self.pages {
-                Pages::Size4k => PageSize::Size4K,
-                Pages::Size2m => PageSize::Size2M,
-                Pages::Size1g => PageSize::Size1G,
-            },
-            node: self.node,
-            locked: !self.devices.is_empty(),
-            ..PartitionSpec::new(&self.name, 1, self.memory)
+        let cpus = self.cpus.clone()?;
+        let pages = match self.pages {
+            Pages::Size4k => PageSize::Size4K,
+            Pages::Size2m => PageSize::Size2M,
+            Pages::Size1g => PageSize::Size1G,
         };
-        ServerSpec {
+        let mut partition = PartitionSpec::on(&self.name, cpus.clone(), self.memory)?
+            .with_pages(pages)?
+            .with_nodes(self.nodes.clone());
+        if self.cpu.dedicated || cpus.listed().is_some() && share.is_none() {
+            partition = partition.dedicated();
+        }
+        if self.share_siblings {
+            partition = partition.with_siblings(Siblings::Shared);
+        }
+        if !self.devices.is_empty() {
+            partition = partition.locked();
+        }
+        Ok(ServerSpec {
             partition,
             cpu: CpuPolicy {
                 share,
@@ -181,7 +191,7 @@ impl RunArguments {
             },
             source: self.source.source(),
             devices: self.devices.clone(),
-        }
+        })
     }
 }
 
@@ -223,6 +233,14 @@ fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(wrong)
 }
 
+/// A count that no partition can have is well written: it is refused like one that this host cannot carry.
+fn parse_cpus(text: &str) -> Result<Result<CpuRequest, SpecError>, String> {
+    match text.parse() {
+        Ok(count) => Ok(CpuRequest::count(count)),
+        Err(_) => text.parse().map(Ok),
+    }
+}
+
 fn parse_device(text: &str) -> Result<DeviceSpec, String> {
     let (host, option) = text
         .split_once(',')
@@ -243,6 +261,7 @@ fn parse_device(text: &str) -> Result<DeviceSpec, String> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use pellucid::partition::CpuMode;
 
     fn run(more: &[&str]) -> Result<Cli, clap::Error> {
         let start = ["vmm", "run", "--name", "db1", "--cpus", "2", "--memory", "1G"];
@@ -288,7 +307,7 @@ mod tests {
         else {
             panic!("not a run")
         };
-        let cpu = arguments.spec().cpu;
+        let cpu = arguments.spec().unwrap().cpu;
         let share = cpu.share.unwrap();
         assert_eq!((share.weight.value(), share.cap), (300, "12.5".parse().ok()));
         assert_eq!(cpu.group.as_deref(), Some("batch"));
@@ -314,6 +333,6 @@ mod tests {
         else {
             panic!("not a check")
         };
-        assert_eq!(arguments.spec().partition.mode, CpuMode::Dedicated);
+        assert_eq!(arguments.spec().unwrap().partition.mode(), CpuMode::Dedicated);
     }
 }

@@ -6,6 +6,7 @@
 mod arguments;
 mod console;
 mod disturbances;
+mod inventory;
 mod log;
 mod report;
 mod run;
@@ -19,7 +20,6 @@ use std::process::ExitCode;
 
 use arguments::{Cli, Command};
 use clap::Parser;
-use pellucid::partition::Inventory;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => report::check(&arguments),
-        Command::Inventory(format) => inventory(format),
+        Command::Inventory(format) => inventory::print(format),
         Command::List(format) => state::list(format),
         Command::Stop { name, force } => state::stop(&name, force),
         Command::Heal { dry_run } => state::heal(dry_run),
@@ -63,10 +63,3 @@ impl From<Status> for ExitCode {
 }
 
 type Outcome = Result<Status, Box<dyn Error>>;
-
-fn inventory(format: arguments::Format) -> Outcome {
-    let host = Inventory::survey()?;
-    let pci = pellucid::passthrough::Inventory::survey()?;
-    report::inventory(&host, &pci, format);
-    Ok(Status::Done)
-}

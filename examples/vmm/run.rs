@@ -46,7 +46,7 @@ enum End {
 
 fn run_once(arguments: &RunArguments, requests: &mut Requests) -> Result<End, Box<dyn std::error::Error>> {
     let state = state::open()?;
-    let checked = arguments.spec().examine(&state)?.accept()?;
+    let checked = arguments.spec()?.examine(&state)?.accept()?;
     let (mut console, output) = Console::open(&arguments.console)?;
     let wake = Arc::new(Wake::new()?);
     let (sender, events) = channel();
@@ -167,7 +167,7 @@ impl Watch<'_> {
 
 /// A controller that was just given back takes a moment until its disk has a node again. If none comes, the check says so.
 fn await_disk(arguments: &RunArguments) {
-    let Source::BootDisk(path) = arguments.spec().source else {
+    let Source::BootDisk(path) = arguments.source() else {
         return;
     };
     let begun = Instant::now();

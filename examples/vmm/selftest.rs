@@ -62,7 +62,7 @@ fn run_guest(host: &Inventory) -> Result<(String, Vec<ExitCounts>), Box<dyn std:
     // A state directory of its own: the selftest holds nothing that others could want, and must run without privileges.
     let own = tempdir()?;
     let name = format!("selftest-{}", std::process::id());
-    let plan = Plan::fit(host, &PartitionSpec::new(&name, 2, 16 << 20))?;
+    let plan = Plan::fit(host, &PartitionSpec::new(&name, 2, 16 << 20)?)?;
     let partition = plan.reserve(&StateDir::at(&own.0)?)?.populate(&|_| ())?;
     partition.memory().write(LOAD, GUEST)?;
     let (ended, wait) = channel();
@@ -92,10 +92,12 @@ fn run_guest(host: &Inventory) -> Result<(String, Vec<ExitCounts>), Box<dyn std:
         "selftest port",
         Arc::clone(&probe) as Arc<dyn PioHandler>,
     )?;
-    let _mmio =
-        partition
-            .mmio()
-            .insert(Layout::MMIO32.start, 8, "selftest", probe as Arc<dyn MmioHandler>)?;
+    let _mmio = partition.mmio().insert(
+        partition.plan().layout().mmio32().start,
+        8,
+        "selftest",
+        probe as Arc<dyn MmioHandler>,
+    )?;
     let entry = Entry::Pvh {
         rip: LOAD,
         start_info: LOAD,

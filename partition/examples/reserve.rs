@@ -4,7 +4,7 @@
 
 use std::error::Error;
 
-use pellucid_partition::{CpuMode, CpuRequest, GuestAddress, Inventory, PartitionSpec, Plan, StateDir};
+use pellucid_partition::{CpuRequest, GuestAddress, Inventory, PartitionSpec, Plan, StateDir};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
 const SHARE: u64 = 32 << 20;
@@ -14,11 +14,7 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 fn main() -> Outcome<()> {
     let inventory = Inventory::survey()?;
     let cpus: Vec<usize> = inventory.usable_cpus().map(|cpu| cpu.id).take(2).collect();
-    let spec = PartitionSpec {
-        cpus: CpuRequest::List(cpus),
-        mode: CpuMode::Dedicated,
-        ..PartitionSpec::new("example", 2, 2 * SHARE)
-    };
+    let spec = PartitionSpec::on("example", CpuRequest::list(cpus)?, 2 * SHARE)?.dedicated();
     let plan = Plan::fit(&inventory, &spec)?;
     println!(
         "planned: CPUs {:?}, RAM at {:x?}",

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ClaimError;
 use crate::owner::Owner;
-use crate::plan::{CpuMode, PageSize, Plan};
+use crate::plan::Plan;
+use crate::spec::{CpuMode, PageSize};
 use crate::state_dir::{Hold, StateDir};
 
 /// What can be claimed: `device 0000:01:00.0`, `cpu 3`, `partition db1`.

@@ -1,7 +1,8 @@
 //! The guest-physical map. Pure, and a persisted ABI: a saved guest finds its memory where it was.
 //!
-//! RAM fills 0 to 3 GiB, then 4 GiB up. Between lie the 32-bit BAR window, ECAM and the board's fixed addresses. The 64-bit BAR
-//! window is the upper half of the address space that CPU and IOMMU both reach, so a 39-bit IOMMU is no special case.
+//! RAM fills 0 to 3 GiB, then 4 GiB up, node by node. Between lie the 32-bit BAR window, ECAM and the board's fixed addresses. The
+//! 64-bit BAR window is the upper half of the address space that CPU and IOMMU both reach. What the IOMMU keeps for itself is
+//! avoided.
 
 use std::ops::Range;
 
@@ -10,12 +11,31 @@ use vm_memory::GuestAddress;
 
 use crate::error::LayoutError;
 
+mod fit;
+mod reach;
+mod record;
+
+pub use reach::{Reach, ReservedRange};
+
 /// Where everything lies in a guest's physical address space.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "record::Record", into = "record::Record")]
 pub struct Layout {
-    ram_below: u64,
-    ram_above: u64,
+    ram: Vec<RamRange>,
+    mmio32: Range<u64>,
+    mmio64: Range<u64>,
     address_bits: u8,
+}
+
+/// Addresses that are RAM of one of the guest's memory nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RamRange {
+    /// First address.
+    pub start: u64,
+    /// The address after the last.
+    pub end: u64,
+    /// The guest's node, from 0. Which node of the host backs it is not part of the map.
+    pub node: u32,
 }
 
 impl Layout {
@@ -33,7 +53,7 @@ impl Layout {
     pub const ACPI: Range<u64> = 0xe_0000..0x10_0000;
     /// Where kernels may be loaded.
     pub const HIGH_MEMORY: GuestAddress = GuestAddress(0x10_0000);
-    /// The 32-bit BAR window.
+    /// What is set aside for the 32-bit BAR window; [`Layout::mmio32`] is the part of it that devices reach.
     pub const MMIO32: Range<u64> = 0xc000_0000..0xe000_0000;
     /// The PCI configuration window: 256 buses of 1 MiB.
     pub const ECAM: Range<u64> = 0xe000_0000..0xf000_0000;
@@ -44,60 +64,25 @@ impl Layout {
     /// The narrowest address width that is planned for: a common older or emulated IOMMU.
     pub const MIN_ADDRESS_BITS: u8 = 39;
 
-    /// A map for `memory` bytes of RAM (a multiple of 2 MiB) inside `address_bits` of physical address space.
+    /// A map for `memory` bytes of RAM on one node inside `address_bits` of physical address space.
     ///
     /// Refuses sizes that no kernel boots in, that are not whole 2 MiB pages, or that reach the 64-bit BAR window.
     pub fn new(memory: u64, address_bits: u8) -> Result<Self, LayoutError> {
-        if memory < MIN_MEMORY {
-            return Err(LayoutError::TooSmall {
-                memory,
-                least: MIN_MEMORY,
-            });
-        }
-        if !memory.is_multiple_of(GRANULE) {
-            let lower = memory / GRANULE * GRANULE;
-            return Err(LayoutError::Uneven {
-                memory,
-                lower,
-                upper: lower.saturating_add(GRANULE),
-            });
-        }
-        if !(Self::MIN_ADDRESS_BITS..=52).contains(&address_bits) {
-            return Err(LayoutError::AddressBits { bits: address_bits });
-        }
-        let ram_below = memory.min(Self::MMIO32.start);
-        let layout = Self {
-            ram_below,
-            ram_above: memory - ram_below,
-            address_bits,
-        };
-        let most = layout.mmio64().start - FOUR_GIB + Self::MMIO32.start;
-        if memory > most {
-            return Err(LayoutError::TooLarge {
-                memory,
-                most,
-                bits: address_bits,
-            });
-        }
-        Ok(layout)
+        Self::check_size(memory)?;
+        Self::fit(&[memory], GRANULE, &Reach::bits(address_bits)?)
     }
 
     /// RAM in bytes.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        self.ram_below + self.ram_above
+        self.ram.iter().map(RamRange::size).sum()
     }
 
-    /// RAM below 4 GiB in bytes; it starts at 0.
+    /// RAM from address 0 up to the first hole, in bytes: what a boot loader may use.
     #[must_use]
     pub fn ram_below(&self) -> u64 {
-        self.ram_below
-    }
-
-    /// RAM above 4 GiB in bytes; it starts at 4 GiB.
-    #[must_use]
-    pub fn ram_above(&self) -> u64 {
-        self.ram_above
+        let grow = |end, range: &RamRange| if range.start == end { range.end } else { end };
+        self.ram.iter().fold(0, grow)
     }
 
     /// Physical address width that the map keeps to.
@@ -106,77 +91,33 @@ impl Layout {
         self.address_bits
     }
 
-    /// The ranges that are RAM, ascending.
+    /// The addresses that are RAM, ascending.
     #[must_use]
-    pub fn ram(&self) -> Vec<Range<u64>> {
-        let mut ranges = vec![Range {
-            start: 0,
-            end: self.ram_below,
-        }];
-        if self.ram_above > 0 {
-            ranges.push(FOUR_GIB..FOUR_GIB + self.ram_above);
-        }
-        ranges
+    pub fn ram(&self) -> &[RamRange] {
+        &self.ram
     }
 
-    /// The 64-bit BAR window: the upper half of the address space.
+    /// The BAR window below 4 GiB.
+    #[must_use]
+    pub fn mmio32(&self) -> Range<u64> {
+        self.mmio32.clone()
+    }
+
+    /// The 64-bit BAR window, in the upper half of the address space.
     #[must_use]
     pub fn mmio64(&self) -> Range<u64> {
-        1 << (self.address_bits - 1)..1 << self.address_bits
+        self.mmio64.clone()
+    }
+}
+
+impl RamRange {
+    /// Bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.end - self.start
     }
 }
 
 const FOUR_GIB: u64 = 1 << 32;
 const GRANULE: u64 = 2 << 20;
 const MIN_MEMORY: u64 = 16 << 20;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn four_gibibytes_leave_a_hole_for_devices() {
-        let layout = Layout::new(4 << 30, 39).unwrap();
-        assert_eq!(layout.ram(), vec![0..0xc000_0000, 0x1_0000_0000..0x1_4000_0000]);
-    }
-
-    #[test]
-    fn a_size_without_its_unit_is_told_as_it_was_given() {
-        let refusal = Layout::new(64, 39).unwrap_err().to_string();
-        assert!(refusal.starts_with("64 bytes of memory"), "{refusal}");
-    }
-
-    #[test]
-    fn a_refusal_says_what_would_have_been_accepted() {
-        assert!(
-            Layout::new(1 << 20, 39)
-                .unwrap_err()
-                .to_string()
-                .contains("16 MiB")
-        );
-        let uneven = Layout::new((64 << 20) + 1, 39).unwrap_err();
-        assert_eq!(
-            uneven,
-            LayoutError::Uneven {
-                memory: (64 << 20) + 1,
-                lower: 64 << 20,
-                upper: 66 << 20
-            }
-        );
-        assert!(Layout::new(1 << 40, 39).unwrap_err().to_string().contains("GiB"));
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_overlaps_and_all_memory_is_there(mebibytes in 8u64..400_000, bits in 39u8..=52) {
-            let Ok(layout) = Layout::new((mebibytes * 2) << 20, bits) else { return Ok(()) };
-            let mut all = layout.ram();
-            prop_assert_eq!(all.iter().map(|r| r.end - r.start).sum::<u64>(), (mebibytes * 2) << 20);
-            all.extend([Layout::MMIO32, Layout::ECAM, layout.mmio64()]);
-            all.sort_by_key(|range| range.start);
-            prop_assert!(all.windows(2).all(|pair| pair[0].end <= pair[1].start));
-            prop_assert!(all.iter().all(|range| range.end <= 1 << bits));
-        }
-    }
-}

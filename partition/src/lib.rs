@@ -21,6 +21,7 @@ mod plan;
 mod populate;
 mod populated;
 mod reserved;
+mod spec;
 mod state_dir;
 mod step;
 #[allow(
@@ -41,22 +42,26 @@ pub use cpu::{
 pub use entry::Entry;
 pub use error::{
     BusError, ClaimError, CpuError, InterruptError, LayoutError, MemoryError, PartitionError, PlanError,
-    PopulateError, SurveyError, VmError,
+    PopulateError, SpecError, SurveyError, VmError,
 };
 pub use handler::{ConfigHandler, MmioHandler, PioHandler};
 pub use heal::{HealEntry, HealOutcome, Healer};
 pub use interrupt::{Gsi, Interrupts, IrqLine, LevelLine, MsiMessage, MsiVector, ResampleLine};
-pub use inventory::{Cpu, Inventory, KvmFacts, Node};
-pub use layout::Layout;
+pub use inventory::{
+    Cache, CacheKind, Cgroup, CgroupVersion, CoreKind, Cpu, Held, HeldMemory, Holder, Inventory, KvmFacts,
+    Node,
+};
+pub use layout::{Layout, RamRange, Reach, ReservedRange};
 pub use memory::residence::{Misplaced, Residence};
 pub use memory::{
     ByteValued, GuestMemory, Le16, Le32, Le64, MemorySubscriber, Region, RegionSpec, Subscription, VmMemory,
 };
 pub use owner::{Owner, Standing, Started};
-pub use plan::{CpuMode, CpuRequest, PageSize, PartitionSpec, Plan};
+pub use plan::{Plan, PlanNode, Planner};
 pub use populate::Progress;
 pub use populated::Populated;
 pub use reserved::Reserved;
+pub use spec::{CpuMode, CpuRequest, NodeRequest, PageSize, PartitionSpec, Siblings};
 pub use state_dir::StateDir;
 pub use step::{STEP_TARGET, step};
 pub use sys::mapping::{Backing, Mapping};

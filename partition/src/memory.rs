@@ -10,7 +10,7 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestRegionCollection};
 
 use crate::error::MemoryError;
 use crate::layout::Layout;
-use crate::plan::PageSize;
+use crate::spec::PageSize;
 use crate::sys::ram::RamRegion;
 
 mod access;

@@ -1,64 +1,23 @@
-//! What is asked of a host, and what it comes to. Pure: a plan touches nothing, so a dry run is the real thing.
+//! What a specification comes to on a host. Pure: a plan touches nothing, so a dry run is the real thing.
 
-use std::fmt;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Isolation;
 use crate::error::PlanError;
-use crate::inventory::{Inventory, parse_list};
+use crate::inventory::Inventory;
 use crate::layout::Layout;
+use crate::spec::{CpuMode, PageSize, PartitionSpec};
 
-mod fit;
+mod cpus;
+mod isolation;
+mod memory;
+mod planner;
+mod refusal;
+mod rooms;
 
-/// A logical server's CPUs and memory as its owner asks for them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartitionSpec {
-    /// Its name on this host.
-    pub name: String,
-    /// Its CPUs.
-    pub cpus: CpuRequest,
-    /// How it holds them.
-    pub mode: CpuMode,
-    /// Bytes of memory, whole 2 MiB pages.
-    pub memory: u64,
-    /// The pages that back it.
-    pub pages: PageSize,
-    /// The node that its memory and CPUs must come from; any if `None`.
-    pub node: Option<u32>,
-    /// Whether a device will do DMA, so that all memory must be locked.
-    pub locked: bool,
-    /// Physical address width that CPU and IOMMU both reach.
-    pub address_bits: u8,
-}
-
-/// How many CPUs, or which.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CpuRequest {
-    /// That many, chosen by the plan.
-    Count(usize),
-    /// These, each once, in this order; who names CPUs may name all there are.
-    List(Vec<usize>),
-}
-
-/// How a partition holds its CPUs. The guest sees no difference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum CpuMode {
-    /// One vCPU on one CPU that no other partition gets.
-    Dedicated,
-    /// vCPUs run where the host's scheduler puts them.
-    Shared,
-}
-
-/// The pages behind guest memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PageSize {
-    /// 4 KiB, transparent huge pages where the kernel gives them.
-    Size4K,
-    /// 2 MiB from the hugetlb pool.
-    Size2M,
-    /// 1 GiB from the hugetlb pool.
-    Size1G,
-}
+pub use planner::Planner;
 
 /// A partition that fits the surveyed host. Nothing is held yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,47 +26,32 @@ pub struct Plan {
     name: String,
     vcpus: usize,
     pinned: Vec<usize>,
+    withheld: Vec<usize>,
     mode: CpuMode,
+    isolation: Option<Isolation>,
     pages: PageSize,
-    node: Option<u32>,
+    nodes: Vec<PlanNode>,
     locked: bool,
     layout: Layout,
 }
 
-impl PartitionSpec {
-    /// A shared partition with that many vCPUs and bytes of memory in ordinary pages.
-    #[must_use]
-    pub fn new(name: &str, vcpus: usize, memory: u64) -> Self {
-        Self {
-            name: name.to_owned(),
-            cpus: CpuRequest::Count(vcpus),
-            mode: CpuMode::Shared,
-            memory,
-            pages: PageSize::Size4K,
-            node: None,
-            locked: false,
-            address_bits: Layout::MIN_ADDRESS_BITS,
-        }
-    }
+/// One of the guest's memory nodes, and what backs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanNode {
+    /// The host's node; `None` where the host's kernel chooses page by page.
+    pub host: Option<u32>,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Its vCPUs by number.
+    pub vcpus: Vec<usize>,
 }
 
 impl Plan {
-    /// Fits `spec` into `inventory`, or says what does not fit and what would.
+    /// Fits `spec` into `inventory`, or says what does not fit, who has it, and what would fit.
+    ///
+    /// For many plans on one host, [`Planner`] does the same faster.
     pub fn fit(inventory: &Inventory, spec: &PartitionSpec) -> Result<Self, PlanError> {
-        fit::name(spec)?;
-        let layout = Layout::new(spec.memory, spec.address_bits)?;
-        let (vcpus, pinned) = fit::cpus(inventory, spec)?;
-        fit::memory(inventory, spec)?;
-        Ok(Self {
-            name: spec.name.clone(),
-            vcpus,
-            pinned,
-            mode: spec.mode,
-            pages: spec.pages,
-            node: spec.node,
-            locked: spec.locked,
-            layout,
-        })
+        Planner::new(inventory).fit(spec)
     }
 
     /// The partition's name.
@@ -128,10 +72,33 @@ impl Plan {
         &self.pinned
     }
 
+    /// Siblings of its dedicated CPUs that stay idle, so that nobody else computes on its cores; ascending.
+    #[must_use]
+    pub fn withheld(&self) -> &[usize] {
+        &self.withheld
+    }
+
+    /// Every CPU that it takes from others, ascending: none of a shared partition.
+    #[must_use]
+    pub fn held_cpus(&self) -> Vec<usize> {
+        let mut held = match self.mode {
+            CpuMode::Dedicated => [self.pinned.as_slice(), &self.withheld].concat(),
+            CpuMode::Shared => Vec::new(),
+        };
+        held.sort_unstable();
+        held
+    }
+
     /// How it holds its CPUs.
     #[must_use]
     pub fn mode(&self) -> CpuMode {
         self.mode
+    }
+
+    /// How dedicated CPUs will be kept free of others' tasks, and why so; `None` for a shared partition.
+    #[must_use]
+    pub fn isolation(&self) -> Option<&Isolation> {
+        self.isolation.as_ref()
     }
 
     /// The pages behind its memory.
@@ -140,10 +107,26 @@ impl Plan {
         self.pages
     }
 
-    /// The memory node it is bound to, if any.
+    /// The guest's memory nodes in order: node 0 of the guest first.
+    #[must_use]
+    pub fn nodes(&self) -> &[PlanNode] {
+        &self.nodes
+    }
+
+    /// The host's memory node that all its memory is bound to, if it is one.
     #[must_use]
     pub fn node(&self) -> Option<u32> {
-        self.node
+        let mut nodes = self.nodes.iter().filter(|node| node.memory > 0);
+        let first = nodes.next()?.host;
+        nodes.next().is_none().then_some(first).flatten()
+    }
+
+    /// The addresses that are RAM, ascending, with the host's node that each range is bound to, if it is.
+    pub fn ram(&self) -> impl Iterator<Item = (Range<u64>, Option<u32>)> {
+        self.layout.ram().iter().map(|range| {
+            let node = self.nodes.get(range.node as usize);
+            (range.start..range.end, node.and_then(|node| node.host))
+        })
     }
 
     /// Whether its memory is to be locked, since a device will do DMA.
@@ -156,46 +139,5 @@ impl Plan {
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
-    }
-}
-
-impl std::str::FromStr for CpuRequest {
-    type Err = String;
-
-    /// A count (`2`) or a list with a comma or a dash (`2-5,8`, `3,`).
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(count) = text.parse() {
-            return Ok(Self::Count(count));
-        }
-        let wrong =
-            || format!("{text:?} is neither a number of CPUs nor a list such as 2-5,8 (a single CPU: 3,)");
-        let list = parse_list(text).ok_or_else(wrong)?;
-        if list.is_empty() {
-            Err(wrong())
-        } else {
-            Ok(Self::List(list.into_iter().collect()))
-        }
-    }
-}
-
-impl PageSize {
-    /// Bytes of one page.
-    #[must_use]
-    pub const fn bytes(self) -> u64 {
-        match self {
-            Self::Size4K => 4 << 10,
-            Self::Size2M => 2 << 20,
-            Self::Size1G => 1 << 30,
-        }
-    }
-}
-
-impl fmt::Display for PageSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Size4K => "4k",
-            Self::Size2M => "2m",
-            Self::Size1G => "1g",
-        })
     }
 }

@@ -10,7 +10,7 @@ use vm_memory::GuestMemoryBackend;
 
 use crate::error::PopulateError;
 use crate::memory::GuestMemory;
-use crate::plan::PageSize;
+use crate::spec::PageSize;
 use crate::sys::pages::{Advice, advise, lock};
 use crate::sys::ram::{RamMapping, RamRegion};
 

@@ -124,8 +124,10 @@ fn resident(
         true => Budget::read()?.locking(size)?,
         false => Locking::None,
     };
-    let everywhere = 0..u64::MAX;
-    let nodes: Vec<_> = plan.node().map(|node| (everywhere, node)).into_iter().collect();
+    let nodes: Vec<_> = plan
+        .ram()
+        .filter_map(|(range, node)| Some((range, node?)))
+        .collect();
     let memory = GuestMemory::of(
         plan.name(),
         &RegionSpec::of_layout(plan.layout(), plan.pages(), &nodes),

@@ -6,9 +6,10 @@ use crate::cgroup::CgroupTree;
 use crate::claim::{Claim, Holding, Resource};
 use crate::cpu::CpuHold;
 use crate::error::{ClaimError, PartitionError};
-use crate::plan::{CpuMode, Plan};
+use crate::plan::Plan;
 use crate::populate::Progress;
 use crate::populated::Populated;
+use crate::spec::CpuMode;
 use crate::state_dir::StateDir;
 
 /// The plan's name and dedicated CPUs are this process's. No memory yet; dropping it gives everything back.
@@ -19,14 +20,16 @@ pub struct Reserved {
     state: StateDir,
     // Teardown order: whoever finds the name free finds the CPUs free.
     cpus: Arc<CpuHold>,
+    /// Siblings of its CPUs that it does not use and nobody else gets.
+    withheld: Vec<Claim>,
     name: Option<Claim>,
 }
 
 impl Plan {
     /// The CPUs that nobody else gets, as they are claimed.
     pub fn dedicated(&self) -> impl Iterator<Item = Resource> {
-        let pinned = self.pinned().iter().filter(|_| self.mode() == CpuMode::Dedicated);
-        pinned.map(|cpu| Resource::new(Resource::CPU, &cpu.to_string()))
+        let held = self.held_cpus().into_iter();
+        held.map(|cpu| Resource::new(Resource::CPU, &cpu.to_string()))
     }
 
     /// Claims the partition's name and, if dedicated, its CPUs: all of them or none.
@@ -37,8 +40,9 @@ impl Plan {
         let named: &[usize] = if dedicated { &[] } else { self.pinned() };
         let tree = CgroupTree::of_host();
         let cpus = Arc::new(CpuHold::new(&tree, state, self.name(), self.vcpus(), named));
-        let reserved = Reserved {
+        let mut reserved = Reserved {
             cpus,
+            withheld: Vec::new(),
             name: Some(name),
             state: state.clone(),
             plan: self,
@@ -46,6 +50,11 @@ impl Plan {
         if dedicated {
             let isolation = reserved.cpus.dedicate(reserved.plan.pinned())?;
             tracing::info!(partition = reserved.plan.name(), %isolation, "CPUs are dedicated");
+        }
+        for sibling in reserved.plan.withheld() {
+            let resource = Resource::new(Resource::CPU, &sibling.to_string());
+            let claim = state.claim_for(resource, reserved.plan.name(), None)?;
+            reserved.withheld.push(claim);
         }
         Ok(reserved)
     }
@@ -76,7 +85,11 @@ impl Reserved {
 
     /// Gives the claims back; the first failure is reported, the others are tried all the same.
     pub fn release(mut self) -> Result<(), ClaimError> {
-        let released = self.cpus.release();
+        let mut released = self.cpus.release();
+        for claim in self.withheld.drain(..) {
+            let given = claim.release();
+            released = released.and(given);
+        }
         released.and(self.name.take().map_or(Ok(()), Claim::release))
     }
 }

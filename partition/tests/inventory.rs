@@ -4,7 +4,7 @@
 mod fixture;
 
 use fixture::{GIB, Host};
-use pellucid_partition::{Cpu, Inventory};
+use pellucid_partition::{CacheKind, Cgroup, CgroupVersion, CoreKind, Cpu, Inventory, PageSize};
 
 fn ids<'c>(cpus: impl Iterator<Item = &'c Cpu>) -> Vec<usize> {
     cpus.map(|cpu| cpu.id).collect()
@@ -85,19 +85,43 @@ fn isolated_cpus_are_marked_and_usable() {
 }
 
 #[test]
-fn cpus_that_this_process_may_not_use_are_not_usable() {
-    let host = Host::one_socket();
-    host.status("1,3", "0");
-    let inventory = host.survey();
+fn a_container_with_a_reduced_cpuset_can_use_that_and_no_more() {
+    let inventory = Host::one_socket().in_container("1,3").survey();
     assert_eq!(ids(inventory.usable_cpus()), [1, 3]);
     assert!(inventory.cpus[0].online && !inventory.cpus[0].allowed);
+    assert!(!inventory.cgroup.host_root);
+    assert_eq!(inventory.cgroup.partition.as_deref(), Some("member"));
 }
 
 #[test]
-fn cpus_count_as_allowed_where_the_kernel_does_not_say() {
-    let host = Host::one_socket();
-    host.write("proc/self/status", "CapEff:\t0\n");
-    assert_eq!(ids(host.survey().usable_cpus()), [0, 1, 2, 3]);
+fn an_affinity_mask_hides_no_cpu_that_can_be_had() {
+    let host = Host::one_socket().with_cgroup_v2();
+    host.write("sys/devices/system/cpu/isolated", "2-3\n");
+    host.status("0-1", "0");
+    assert_eq!(
+        ids(host.survey().usable_cpus()),
+        [0, 1, 2, 3],
+        "as with isolcpus=2-3"
+    );
+}
+
+#[test]
+fn the_cpuset_is_that_of_the_nearest_group_that_has_one() {
+    let host = Host::one_socket().with_cgroup_v2();
+    host.write("sys/fs/cgroup/system.slice/cpuset.cpus.effective", "0-2\n");
+    assert_eq!(ids(host.survey().usable_cpus()), [0, 1, 2]);
+    host.write(
+        "sys/fs/cgroup/system.slice/vmm.service/cpuset.cpus.effective",
+        "1\n",
+    );
+    assert_eq!(ids(host.survey().usable_cpus()), [1]);
+}
+
+#[test]
+fn cpus_count_as_allowed_where_no_cpuset_restricts_them() {
+    let inventory = Host::one_socket().survey();
+    assert_eq!(inventory.cgroup, Cgroup::default());
+    assert_eq!(ids(inventory.usable_cpus()), [0, 1, 2, 3]);
 }
 
 #[test]
@@ -188,11 +212,153 @@ fn noise_in_optional_files_counts_as_nothing_said() {
 }
 
 #[test]
-fn controllers_of_cgroup_v2_are_listed_and_their_absence_is_no_error() {
+fn controllers_of_cgroup_v2_are_those_of_the_root_and_those_of_the_own_group() {
+    let cgroup = Host::one_socket().with_cgroup_v2().survey().cgroup;
+    assert_eq!(cgroup.version, CgroupVersion::V2);
+    assert_eq!(
+        cgroup.controllers,
+        ["cpuset", "cpu", "io", "memory", "hugetlb", "pids"]
+    );
+    assert_eq!(cgroup.own_controllers, ["cpu", "memory", "pids"]);
+    assert_eq!(
+        (cgroup.mount.as_str(), cgroup.path.as_str()),
+        ("/sys/fs/cgroup", "/system.slice/vmm.service")
+    );
+    assert!(cgroup.host_root && cgroup.writable);
+}
+
+#[test]
+fn a_read_only_mount_or_an_ordinary_user_makes_no_groups() {
+    let host = Host::one_socket().with_cgroup_v2();
+    host.write("proc/self/status", "Uid:\t1000\t1000\t1000\t1000\nCapEff:\t0\n");
+    assert!(!host.survey().cgroup.writable);
+    host.write("proc/self/status", "Uid:\t1000\t0\t0\t0\nCapEff:\t0\n");
+    assert!(
+        host.survey().cgroup.writable,
+        "it is the effective user that counts"
+    );
+    host.write("proc/self/mounts", "cgroup2 /sys/fs/cgroup cgroup2 ro 0 0\n");
+    assert!(!host.survey().cgroup.writable);
+}
+
+#[test]
+fn a_host_with_cgroup_v1_only_tells_its_controllers_and_its_cpuset() {
+    let host = Host::one_socket().with_cgroup_v1();
+    host.write("sys/fs/cgroup/cpuset/jobs/cpuset.effective_cpus", "0-1\n");
+    let inventory = host.survey();
+    assert_eq!(inventory.cgroup.version, CgroupVersion::V1);
+    assert_eq!(
+        inventory.cgroup.controllers,
+        ["cpu", "cpuacct", "cpuset", "memory"]
+    );
+    assert_eq!(inventory.cgroup.path, "/jobs");
+    assert_eq!(ids(inventory.usable_cpus()), [0, 1]);
+}
+
+#[test]
+fn version_2_beside_version_1_is_a_hybrid_whose_cpuset_is_that_of_version_1() {
+    let host = Host::one_socket().with_cgroup_v1();
+    host.write(
+        "proc/self/mounts",
+        "cgroup /sys/fs/cgroup/cpuset cgroup rw,cpuset 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n",
+    );
+    host.write("proc/self/cgroup", "3:cpuset:/jobs\n0::/\n");
+    host.write("sys/fs/cgroup/unified/cgroup.controllers", "\n");
+    host.write("sys/fs/cgroup/cpuset/jobs/cpuset.effective_cpus", "2-3\n");
+    let inventory = host.survey();
+    assert_eq!(inventory.cgroup.version, CgroupVersion::Hybrid);
+    assert!(inventory.cgroup.controllers.is_empty());
+    assert_eq!(ids(inventory.usable_cpus()), [2, 3]);
+}
+
+#[test]
+fn hybrid_cores_are_told_apart_by_the_kernels_list_or_by_their_capacity() {
+    let slow = |inventory: &Inventory| {
+        ids(inventory
+            .cpus
+            .iter()
+            .filter(|cpu| cpu.kind == CoreKind::Efficiency))
+    };
+    assert_eq!(slow(&Host::hybrid().survey()), [4, 5, 6, 7]);
     let host = Host::one_socket();
-    assert!(host.survey().cgroup_controllers.is_empty());
-    host.write("sys/fs/cgroup/cgroup.controllers", "cpuset cpu memory\n");
-    assert_eq!(host.survey().cgroup_controllers, ["cpuset", "cpu", "memory"]);
+    for (cpu, capacity) in [(0, 1024), (1, 446), (2, 1024), (3, 446)] {
+        host.write(
+            &format!("sys/devices/system/cpu/cpu{cpu}/cpu_capacity"),
+            &format!("{capacity}\n"),
+        );
+    }
+    assert_eq!(slow(&host.survey()), [1, 3]);
+    assert_eq!(slow(&Host::two_nodes().survey()), [] as [usize; 0]);
+}
+
+#[test]
+fn a_cache_is_told_once_with_those_who_share_it() {
+    let host = Host::one_socket();
+    for cpu in 0..4 {
+        let core = format!("{},{}", cpu % 2, cpu % 2 + 2);
+        host.cache(cpu, 0, (1, "Data", "48K", &core));
+        host.cache(cpu, 1, (1, "Instruction", "32K", &core));
+        host.cache(cpu, 2, (3, "Unified", "32M", "0-3"));
+    }
+    let caches = host.survey().caches;
+    let told: Vec<_> = caches
+        .iter()
+        .map(|c| (c.level, c.kind, c.cpus.clone(), c.size))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (1, CacheKind::Data, vec![0, 2], 48 << 10),
+            (1, CacheKind::Data, vec![1, 3], 48 << 10),
+            (1, CacheKind::Instruction, vec![0, 2], 32 << 10),
+            (1, CacheKind::Instruction, vec![1, 3], 32 << 10),
+            (3, CacheKind::Unified, vec![0, 1, 2, 3], 32 << 20),
+        ]
+    );
+}
+
+#[test]
+fn what_a_node_could_free_without_swapping_counts_as_available() {
+    let host = Host::two_nodes();
+    host.write(
+        "sys/devices/system/node/node1/meminfo",
+        "Node 1 MemTotal: 4096 kB\nNode 1 MemFree: 1024 kB\nNode 1 Active(file): 512 kB\nNode 1 Inactive(file): 256 kB\nNode 1 SReclaimable: 128 kB\n",
+    );
+    let node = &host.survey().nodes[1];
+    assert_eq!((node.free, node.available), (1024 << 10, 1920 << 10));
+    assert_eq!(node.free_pages(PageSize::Size4K), 480);
+    let pools = &Host::two_nodes().survey().nodes[1];
+    assert_eq!(
+        (
+            pools.free_pages(PageSize::Size2M),
+            pools.free_pages(PageSize::Size1G)
+        ),
+        (512, 2)
+    );
+}
+
+#[test]
+fn distances_stand_in_the_order_of_the_nodes() {
+    let nodes = Host::two_nodes().survey().nodes;
+    assert_eq!(
+        (nodes[0].distances.clone(), nodes[1].distances.clone()),
+        (vec![10, 21], vec![21, 10])
+    );
+    assert!(Host::one_socket().survey().nodes[0].distances.is_empty());
+}
+
+#[test]
+fn the_kernel_and_the_width_of_addresses_are_told_where_they_can_be_read() {
+    let inventory = Host::one_socket().survey();
+    assert_eq!(
+        (inventory.kernel.as_str(), inventory.address_bits),
+        ("6.12.30+deb13-amd64", Some(46))
+    );
+    let host = Host::one_socket();
+    host.remove("proc/cpuinfo");
+    host.remove("proc/sys/kernel/osrelease");
+    let inventory = host.survey();
+    assert_eq!((inventory.kernel.as_str(), inventory.address_bits), ("", None));
 }
 
 #[test]
@@ -216,17 +382,16 @@ fn a_tree_of_files_is_not_asked_for_kvm() {
 #[test]
 fn this_host_can_be_surveyed() {
     let inventory = Inventory::survey().unwrap();
-    let allowed = rustix::thread::sched_getaffinity(None).unwrap();
-    for cpu in &inventory.cpus {
-        assert_eq!(
-            cpu.online && cpu.allowed,
-            allowed.is_set(cpu.id),
-            "CPU {}",
-            cpu.id
-        );
+    for cpu in inventory.usable_cpus() {
+        let mut only = rustix::thread::CpuSet::new();
+        only.set(cpu.id);
+        let moved = std::thread::spawn(move || rustix::thread::sched_setaffinity(None, &only));
+        assert!(moved.join().unwrap().is_ok(), "CPU {} can be had", cpu.id);
     }
+    assert!(inventory.usable_cpus().count() > 0);
     assert!(inventory.memory_available > 0);
-    if let Err(reason) = inventory.kvm {
-        assert!(reason.contains("/dev/kvm"), "{reason}");
+    match inventory.kvm {
+        Ok(kvm) => assert!(kvm.max_vcpus >= kvm.recommended_vcpus && kvm.capability("IRQFD") > 0),
+        Err(reason) => assert!(reason.contains("/dev/kvm"), "{reason}"),
     }
 }

@@ -16,7 +16,7 @@ use crash::{
 };
 use fixture::{Host, MIB};
 use pellucid_partition::{
-    CpuMode, CpuRequest, HealOutcome, Healer, PartitionSpec, Plan, Resource, StateDir, step,
+    CpuRequest, HealOutcome, Healer, PartitionSpec, Plan, Resource, Siblings, StateDir, step,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -30,11 +30,11 @@ impl Scene {
     fn new() -> Self {
         let directory = scratch();
         let host = Host::one_socket().survey();
-        let spec = PartitionSpec {
-            mode: CpuMode::Dedicated,
-            cpus: CpuRequest::List(vec![1, 2]),
-            ..PartitionSpec::new("db1", 2, 64 * MIB)
-        };
+        let cpus = CpuRequest::list([1, 2]).unwrap();
+        let spec = PartitionSpec::on("db1", cpus, 64 * MIB)
+            .unwrap()
+            .dedicated()
+            .with_siblings(Siblings::Shared);
         let plan = Plan::fit(&host, &spec).unwrap();
         fs::write(directory.path().join("plan"), serde_json::to_vec(&plan).unwrap()).unwrap();
         fs::create_dir(directory.path().join("host")).unwrap();

@@ -1,26 +1,38 @@
-//! What a host cannot carry: each refusal says what was asked, why not, and what would fit.
+//! What a host carries and what it does not: each refusal says what was asked, why not, who has it, and what would fit.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod fixture;
 
 use fixture::{GIB, Host, MIB};
 use pellucid_partition::{
-    CpuMode, CpuRequest, KvmFacts, LayoutError, PageSize, PartitionSpec, Plan, PlanError,
+    CpuIsolation, CpuMode, CpuRequest, Inventory, KvmFacts, NodeRequest, PageSize, PartitionSpec, Plan,
+    PlanError, PlanNode, Planner, Siblings,
 };
 
-fn spec(change: impl FnOnce(&mut PartitionSpec)) -> PartitionSpec {
-    let mut spec = PartitionSpec::new("db1", 2, 512 * MIB);
-    change(&mut spec);
-    spec
+fn spec(vcpus: usize, memory: u64) -> PartitionSpec {
+    PartitionSpec::new("db1", vcpus, memory).unwrap()
 }
 
-fn fit(host: &Host, change: impl FnOnce(&mut PartitionSpec)) -> Result<Plan, PlanError> {
-    Plan::fit(&host.survey(), &spec(change))
+fn listed(cpus: &[usize]) -> PartitionSpec {
+    let cpus = CpuRequest::list(cpus.iter().copied()).unwrap();
+    PartitionSpec::on("db1", cpus, 512 * MIB).unwrap()
+}
+
+fn huge(memory: u64, pages: PageSize) -> PartitionSpec {
+    spec(2, memory).with_pages(pages).unwrap()
+}
+
+fn fit(host: &Host, spec: &PartitionSpec) -> Result<Plan, PlanError> {
+    Plan::fit(&host.survey(), spec)
+}
+
+fn refusal(host: &Host, spec: &PartitionSpec) -> String {
+    fit(host, spec).unwrap_err().to_string()
 }
 
 #[test]
 fn a_plan_repeats_what_was_asked_and_says_where_memory_lies() {
-    let plan = fit(&Host::one_socket(), |spec| spec.memory = 4 * GIB).unwrap();
+    let plan = fit(&Host::one_socket(), &spec(2, 4 * GIB)).unwrap();
     assert_eq!(
         (plan.name(), plan.vcpus(), plan.mode()),
         ("db1", 2, CpuMode::Shared)
@@ -30,193 +42,294 @@ fn a_plan_repeats_what_was_asked_and_says_where_memory_lies() {
         plan.pinned().is_empty(),
         "the scheduler places a shared partition"
     );
+    assert!(plan.isolation().is_none() && plan.held_cpus().is_empty());
     assert_eq!(plan.layout().memory(), 4 * GIB);
 }
 
 #[test]
 fn a_plan_survives_being_written_down() {
-    let plan = fit(&Host::one_socket(), |_| {}).unwrap();
+    let plan = fit(&Host::two_nodes(), &spec(3, GIB).dedicated()).unwrap();
     let text = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
 }
 
 #[test]
-fn a_name_that_is_no_file_name_is_refused_with_the_rule() {
-    let long = "x".repeat(65);
-    for name in ["", ".", "-db", "a/b", "a b", "ä", "../db", "db\0", &long] {
-        let refusal = fit(&Host::one_socket(), |spec| spec.name = name.to_owned()).unwrap_err();
-        assert_eq!(
-            refusal,
-            PlanError::Name {
-                name: name.to_owned()
-            }
-        );
-        assert!(refusal.to_string().contains("1 to 64 letters"), "{refusal}");
-    }
-    for name in ["a", "9", "db-1_x.y", &"x".repeat(64)] {
-        assert!(
-            fit(&Host::one_socket(), |spec| spec.name = name.to_owned()).is_ok(),
-            "{name}"
-        );
-    }
-}
-
-#[test]
-fn no_cpus_or_more_than_kvm_has_are_refused_with_the_limit() {
-    let host = Host::one_socket();
-    for asked in [0, 256] {
-        let refusal = fit(&host, |spec| spec.cpus = CpuRequest::Count(asked)).unwrap_err();
-        assert_eq!(refusal, PlanError::CpuCount { asked, most: 255 });
-    }
-    let mut inventory = host.survey();
+fn more_vcpus_than_kvm_has_are_refused_with_the_limit() {
+    let mut inventory = Host::one_socket().survey();
     inventory.kvm = Ok(KvmFacts {
         max_vcpus: 3,
-        max_slots: 32,
-        disable_exits: 0,
-        binary_stats: false,
+        ..KvmFacts::default()
     });
-    let refusal = Plan::fit(&inventory, &spec(|spec| spec.cpus = CpuRequest::Count(4))).unwrap_err();
-    assert_eq!(refusal.to_string(), "4 vCPUs: a partition has 1 to 3");
+    let refusal = Plan::fit(&inventory, &spec(4, GIB)).unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "4 vCPUs: this host's KVM has at most 3 in a VM"
+    );
 }
 
 #[test]
 fn a_shared_partition_may_have_more_vcpus_than_the_host_has_cpus() {
-    assert_eq!(
-        fit(&Host::one_socket(), |spec| spec.cpus = CpuRequest::Count(9))
-            .unwrap()
-            .vcpus(),
-        9
+    assert_eq!(fit(&Host::one_socket(), &spec(9, GIB)).unwrap().vcpus(), 9);
+}
+
+#[test]
+fn a_listed_cpu_is_refused_with_its_reason_and_the_free_ones() {
+    let host = Host::one_socket().in_container("0-2");
+    host.write("sys/devices/system/cpu/online", "0-1,3\n");
+    for (cpu, why) in [
+        (2, "is offline"),
+        (3, "is outside this process's cpuset"),
+        (99, "does not exist"),
+    ] {
+        let text = refusal(&host, &listed(&[0, cpu]));
+        assert_eq!(text, format!("CPU {cpu} {why}; free: 0-1"));
+    }
+    let text = refusal(
+        &Host::two_nodes(),
+        &listed(&[0, 2]).with_nodes(NodeRequest::node(0)),
     );
-}
-
-#[test]
-fn a_listed_cpu_that_is_offline_or_forbidden_is_refused_with_the_usable_ones() {
-    let host = Host::one_socket();
-    host.write("sys/devices/system/cpu/online", "0-2\n");
-    host.status("0-1,3", "0");
-    for cpu in [2, 3, 99] {
-        let refusal = fit(&host, |spec| spec.cpus = CpuRequest::List(vec![0, cpu])).unwrap_err();
-        assert_eq!(
-            refusal,
-            PlanError::NoSuchCpu {
-                cpu,
-                usable: "0-1".to_owned()
-            }
-        );
-    }
-}
-
-#[test]
-fn a_cpu_listed_twice_is_refused_by_number() {
-    for mode in [CpuMode::Dedicated, CpuMode::Shared] {
-        let refusal = fit(&Host::one_socket(), |spec| {
-            spec.mode = mode;
-            spec.cpus = CpuRequest::List(vec![1, 2, 2]);
-        });
-        assert_eq!(refusal.unwrap_err(), PlanError::CpuTwice { cpu: 2 });
-    }
+    assert_eq!(text, "CPU 2 is on node 1, which was not asked for; free: 0-1");
 }
 
 #[test]
 fn listed_cpus_are_pinned_in_the_order_of_the_list() {
-    let plan = fit(&Host::one_socket(), |spec| {
-        spec.cpus = CpuRequest::List(vec![3, 1])
-    })
-    .unwrap();
+    let plan = fit(&Host::one_socket(), &listed(&[3, 1])).unwrap();
     assert_eq!((plan.vcpus(), plan.pinned()), (2, &[3, 1][..]));
 }
 
 #[test]
-fn dedicated_cpus_are_the_highest_and_isolated_ones_come_first() {
+fn a_dedicated_pair_is_one_whole_core_the_highest_or_the_isolated_one() {
     let host = Host::one_socket();
-    let dedicated = |spec: &mut PartitionSpec| spec.mode = CpuMode::Dedicated;
-    assert_eq!(fit(&host, dedicated).unwrap().pinned(), [2, 3]);
-    host.write("sys/devices/system/cpu/isolated", "1\n");
-    assert_eq!(fit(&host, dedicated).unwrap().pinned(), [1, 3]);
+    assert_eq!(fit(&host, &spec(2, GIB).dedicated()).unwrap().pinned(), [1, 3]);
+    host.write("sys/devices/system/cpu/isolated", "0,2\n");
+    assert_eq!(fit(&host, &spec(2, GIB).dedicated()).unwrap().held_cpus(), [0, 2]);
 }
 
 #[test]
-fn one_cpu_stays_with_the_host_unless_all_are_named() {
-    let host = Host::one_socket();
-    let all = |spec: &mut PartitionSpec| {
-        spec.mode = CpuMode::Dedicated;
-        spec.cpus = CpuRequest::Count(4);
+fn the_sibling_of_a_single_dedicated_cpu_is_withheld_unless_sharing_is_asked_for() {
+    let alone = fit(&Host::one_socket(), &spec(1, GIB).dedicated()).unwrap();
+    assert_eq!((alone.pinned(), alone.withheld()), (&[1][..], &[3][..]));
+    let shared = spec(1, GIB).dedicated().with_siblings(Siblings::Shared);
+    let shared = fit(&Host::one_socket(), &shared).unwrap();
+    assert_eq!((shared.pinned(), shared.withheld()), (&[1][..], &[][..]));
+}
+
+#[test]
+fn those_who_share_siblings_fill_a_core_and_nobody_else_comes_near() {
+    let inventory = Host::one_socket().survey();
+    let mut planner = Planner::new(&inventory);
+    let one = |name: &str, siblings| {
+        PartitionSpec::new(name, 1, GIB)
+            .unwrap()
+            .dedicated()
+            .with_siblings(siblings)
     };
-    let refusal = fit(&host, all).unwrap_err();
-    assert_eq!(refusal, PlanError::TooFewCpus { asked: 4, most: 3 });
-    assert!(refusal.to_string().contains("only 3 can be"), "{refusal}");
-    let named = fit(&host, |spec| {
-        all(spec);
-        spec.cpus = CpuRequest::List(vec![0, 1, 2, 3]);
-    });
-    assert_eq!(named.unwrap().pinned(), [0, 1, 2, 3]);
-}
-
-#[test]
-fn a_whole_node_may_be_dedicated_while_the_host_keeps_a_cpu_elsewhere() {
-    let plan = fit(&Host::two_nodes(), |spec| {
-        spec.mode = CpuMode::Dedicated;
-        spec.node = Some(1);
-    });
-    assert_eq!(plan.unwrap().pinned(), [2, 3]);
-    let refusal = fit(&Host::two_nodes(), |spec| {
-        spec.mode = CpuMode::Dedicated;
-        spec.cpus = CpuRequest::Count(3);
-        spec.node = Some(1);
-    });
-    assert_eq!(refusal.unwrap_err(), PlanError::TooFewCpus { asked: 3, most: 2 });
-}
-
-#[test]
-fn a_node_that_does_not_exist_is_refused_with_those_that_do() {
-    let refusal = fit(&Host::two_nodes(), |spec| spec.node = Some(7)).unwrap_err();
-    assert_eq!(refusal.to_string(), "node 7 does not exist; nodes: 0-1");
-}
-
-#[test]
-fn cpus_of_another_node_are_not_usable_for_a_partition_on_a_node() {
-    let refusal = fit(&Host::two_nodes(), |spec| {
-        spec.node = Some(0);
-        spec.cpus = CpuRequest::List(vec![0, 2]);
-    });
+    let first = planner.fit(&one("a", Siblings::Shared)).unwrap();
+    planner.hold(&first);
+    let text = planner
+        .fit(&one("b", Siblings::Withheld))
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("1 held by logical server \"a\""), "{text}");
+    let listed = PartitionSpec::on("b", CpuRequest::list([3]).unwrap(), GIB)
+        .unwrap()
+        .dedicated();
     assert_eq!(
-        refusal.unwrap_err(),
-        PlanError::NoSuchCpu {
-            cpu: 2,
-            usable: "0-1".to_owned()
-        }
+        planner.fit(&listed).unwrap_err().to_string(),
+        "CPU 3: its sibling 1 is held by logical server \"a\"; share siblings, or take of 0,2-3"
+    );
+    let second = planner.fit(&one("b", Siblings::Shared)).unwrap();
+    assert_eq!(second.pinned(), [3]);
+}
+
+#[test]
+fn a_guest_finds_fast_cores_or_slow_ones_and_both_only_if_neither_suffices() {
+    let host = Host::hybrid();
+    let pinned = |vcpus| fit(&host, &spec(vcpus, GIB).dedicated()).unwrap().held_cpus();
+    assert_eq!(pinned(2), [2, 3], "one fast core");
+    assert_eq!(pinned(3), [5, 6, 7], "one fast core is left beside that of CPU 0");
+    assert_eq!(pinned(5), [2, 3, 5, 6, 7], "and the host keeps that of CPU 0");
+}
+
+#[test]
+fn a_core_stays_with_the_host_unless_all_are_listed() {
+    let host = Host::one_socket();
+    let text = refusal(&host, &spec(3, GIB).dedicated());
+    assert_eq!(
+        text,
+        "3 dedicated CPUs: this host has 2 to give, since a core stays with the host; ask for fewer, list CPUs by number, or share them"
+    );
+    let named = fit(&host, &listed(&[0, 1, 2, 3]).dedicated()).unwrap();
+    assert_eq!(named.pinned(), [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_whole_node_may_be_dedicated_while_the_host_keeps_a_core_elsewhere() {
+    let on = |vcpus| spec(vcpus, GIB).dedicated().with_nodes(NodeRequest::node(1));
+    assert_eq!(fit(&Host::two_nodes(), &on(2)).unwrap().pinned(), [2, 3]);
+    let text = refusal(&Host::two_nodes(), &on(3));
+    assert!(
+        text.starts_with("3 dedicated CPUs: node 1 has 2 to give") && text.contains("node 0 has 2"),
+        "{text}"
     );
 }
 
 #[test]
-fn memory_is_counted_on_the_host_or_on_the_node() {
-    let host = Host::two_nodes();
-    assert!(fit(&host, |spec| spec.memory = 7 * GIB).is_ok());
-    let refusal = fit(&host, |spec| spec.memory = 7 * GIB + 2 * MIB)
-        .unwrap_err()
-        .to_string();
-    assert!(refusal.contains("this host has 7 GiB available"), "{refusal}");
-    let on_node_1 = |memory| fit(&host, |spec| (spec.node, spec.memory) = (Some(1), memory));
-    assert!(on_node_1(GIB).is_ok());
-    let refusal = on_node_1(2 * GIB).unwrap_err().to_string();
+fn what_others_hold_is_gone_around_and_named_when_nothing_is_left() {
+    let inventory = Host::two_nodes().survey();
+    let mut planner = Planner::new(&inventory);
+    let first = planner.fit(&spec(2, GIB).dedicated()).unwrap();
+    planner.hold(&first);
+    let same = planner.fit(&spec(1, GIB)).unwrap_err().to_string();
+    assert_eq!(
+        same,
+        "partition db1 is held by logical server \"db1\"; choose another name, or end that one"
+    );
+    let other = PartitionSpec::new("db2", 2, GIB).unwrap().dedicated();
+    let text = planner.fit(&other).unwrap_err().to_string();
     assert!(
-        refusal.contains("node 1 has 1 GiB available; ask for less, or free some"),
-        "{refusal}"
+        text.contains("has 1 to give") && text.contains("held by logical server \"db1\""),
+        "{text}"
+    );
+    planner.give_back(&first);
+    assert!(planner.fit(&other).is_ok());
+}
+
+#[test]
+fn a_node_that_does_not_exist_is_refused_with_those_that_do() {
+    let text = refusal(&Host::two_nodes(), &spec(1, GIB).with_nodes(NodeRequest::node(7)));
+    assert_eq!(text, "node 7 does not exist; nodes: 0-1");
+}
+
+#[test]
+fn memory_in_ordinary_pages_is_counted_on_the_host_or_on_the_node() {
+    let host = Host::two_nodes();
+    assert!(fit(&host, &spec(1, 7 * GIB)).is_ok());
+    let text = refusal(&host, &spec(1, 7 * GIB + 2 * MIB));
+    assert!(
+        text.contains("this host has 7 GiB available; ask for at most 7 GiB"),
+        "{text}"
+    );
+    let on = |memory| spec(1, memory).with_nodes(NodeRequest::node(1));
+    assert_eq!(fit(&host, &on(GIB)).unwrap().node(), Some(1));
+    assert_eq!(
+        refusal(&host, &on(2 * GIB)),
+        "2 GiB of memory in 4k pages: node 1 has 1 GiB of 2 GiB available; node 0 has 5 GiB; take node 0, or ask for at most 1 GiB, or free some"
+    );
+}
+
+#[test]
+fn a_refusal_of_huge_pages_says_what_each_node_has_and_what_would_fit() {
+    let host = Host::two_nodes();
+    host.node(0, "0-1", (64 * GIB, GIB), (0, 1));
+    host.node(1, "2-3", (64 * GIB, GIB), (0, 6));
+    let on = |node| huge(2 * GIB, PageSize::Size1G).with_nodes(NodeRequest::node(node));
+    assert_eq!(fit(&host, &on(1)).unwrap().node(), Some(1));
+    assert_eq!(
+        refusal(&host, &on(0)),
+        "2 GiB of memory in 1g pages: node 0 has 1 of 2 free 1G pages; node 1 has 6; take node 1, or ask for at most 1 GiB, or reserve more in /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages"
+    );
+}
+
+#[test]
+fn a_refusal_of_memory_names_who_has_the_rest() {
+    let inventory = Host::two_nodes().survey();
+    let mut planner = Planner::new(&inventory);
+    let first = planner.fit(&huge(GIB, PageSize::Size1G)).unwrap();
+    planner.hold(&first);
+    let second = PartitionSpec::new("db2", 1, 2 * GIB)
+        .unwrap()
+        .with_pages(PageSize::Size1G)
+        .unwrap();
+    let text = planner.fit(&second).unwrap_err().to_string();
+    assert!(
+        text.contains("node 1 has 1 of 2 free 1G pages (1 held by logical server \"db1\")"),
+        "{text}"
     );
 }
 
 #[test]
 fn huge_pages_come_from_their_pool_and_a_refusal_names_its_file() {
     let host = Host::two_nodes();
-    let huge = |pages, memory| fit(&host, |spec| (spec.pages, spec.memory) = (pages, memory));
-    assert!(huge(PageSize::Size2M, GIB).is_ok(), "512 pages of 2 MiB");
-    assert!(huge(PageSize::Size1G, 2 * GIB).is_ok(), "2 pages of 1 GiB");
-    let refusal = huge(PageSize::Size2M, GIB + 2 * MIB).unwrap_err().to_string();
-    assert!(refusal.contains("hugepages-2048kB/nr_hugepages"), "{refusal}");
-    let refusal = huge(PageSize::Size1G, 3 * GIB).unwrap_err().to_string();
-    assert!(refusal.contains("hugepages-1048576kB/nr_hugepages"), "{refusal}");
-    let refusal = huge(PageSize::Size1G, 512 * MIB).unwrap_err().to_string();
-    assert!(refusal.contains("ask for whole 1g pages"), "{refusal}");
+    assert!(
+        fit(&host, &huge(GIB, PageSize::Size2M)).is_ok(),
+        "512 pages of 2 MiB"
+    );
+    assert!(
+        fit(&host, &huge(2 * GIB, PageSize::Size1G)).is_ok(),
+        "2 pages of 1 GiB"
+    );
+    let text = refusal(&host, &huge(GIB + 2 * MIB, PageSize::Size2M));
+    assert!(text.contains("hugepages-2048kB/nr_hugepages"), "{text}");
+    let none = Host::one_socket();
+    let text = refusal(&none, &huge(GIB, PageSize::Size1G));
+    assert!(
+        text.contains("node 0 has 0 of 1 free 1G pages; reserve more in"),
+        "{text}"
+    );
+}
+
+#[test]
+fn memory_that_no_node_has_alone_is_split_and_each_range_knows_its_node() {
+    let host = Host::two_nodes();
+    let plan = fit(&host, &spec(2, 6 * GIB).dedicated()).unwrap();
+    let node = |host, memory, vcpus: &[usize]| PlanNode {
+        host: Some(host),
+        memory,
+        vcpus: vcpus.to_vec(),
+    };
+    assert_eq!(plan.nodes(), [node(0, 5 * GIB, &[0]), node(1, GIB, &[1])]);
+    assert_eq!((plan.node(), plan.pinned()), (None, &[1, 3][..]));
+    let ram: Vec<_> = plan.ram().collect();
+    assert_eq!(
+        ram,
+        [
+            (0..3 * GIB, Some(0)),
+            (4 * GIB..6 * GIB, Some(0)),
+            (6 * GIB..7 * GIB, Some(1))
+        ]
+    );
+    let single = spec(2, 6 * GIB).dedicated().with_nodes(NodeRequest::single());
+    let text = refusal(&host, &single);
+    assert!(text.contains("allow several nodes"), "{text}");
+}
+
+#[test]
+fn cpus_and_memory_are_taken_side_by_side() {
+    let host = Host::two_nodes();
+    let on = |memory| fit(&host, &spec(1, memory).dedicated()).unwrap();
+    let (small, large) = (on(512 * MIB), on(4 * GIB));
+    assert_eq!(
+        (small.node(), small.pinned()),
+        (Some(1), &[3][..]),
+        "the tightest fit"
+    );
+    assert_eq!(
+        (large.node(), large.pinned()),
+        (Some(0), &[1][..]),
+        "where the memory is"
+    );
+    let both = fit(&host, &spec(3, 2 * GIB).dedicated()).unwrap();
+    let vcpus: Vec<_> = both.nodes().iter().map(|node| node.vcpus.len()).collect();
+    assert_eq!((both.nodes().len(), vcpus.iter().sum::<usize>()), (2, 3));
+}
+
+#[test]
+fn cpus_on_one_node_and_memory_on_another_are_told_apart() {
+    let host = Host::two_nodes();
+    let first = PartitionSpec::on("a", CpuRequest::list([0, 1]).unwrap(), 64 * MIB)
+        .unwrap()
+        .dedicated();
+    let inventory = host.survey();
+    let mut planner = Planner::new(&inventory);
+    planner.hold(&Plan::fit(&inventory, &first).unwrap());
+    let both = spec(1, 4 * GIB).dedicated().with_nodes(NodeRequest::single());
+    let text = planner.fit(&both).unwrap_err().to_string();
+    assert!(
+        text.contains("are not on one node: node 0 has 0 free CPUs and")
+            && text.contains("node 1 has 1 free CPUs and 1 GiB"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -224,44 +337,23 @@ fn memory_for_devices_must_be_lockable_and_other_memory_need_not_be() {
     let host = Host::one_socket();
     host.status("0-3", "0");
     host.limits("65536");
-    assert!(fit(&host, |_| {}).is_ok());
-    let refusal = fit(&host, |spec| spec.locked = true).unwrap_err();
-    assert_eq!(
-        refusal,
-        PlanError::Memlock {
-            asked: 512 * MIB,
-            limit: 65_536
-        }
-    );
-    let text = refusal.to_string();
+    assert!(fit(&host, &spec(1, 512 * MIB)).is_ok());
+    let text = refusal(&host, &spec(1, 512 * MIB).locked());
     assert!(
         text.contains("RLIMIT_MEMLOCK is 64 KiB") && text.contains("ulimit -l"),
         "{text}"
     );
     host.status("0-3", "4000");
-    assert!(fit(&host, |spec| spec.locked = true).is_ok(), "CAP_IPC_LOCK");
+    let plan = fit(&host, &spec(1, 512 * MIB).locked()).unwrap();
+    assert!(plan.locked(), "CAP_IPC_LOCK");
 }
 
 #[test]
 fn the_map_refuses_through_the_plan_in_its_own_words() {
     let host = Host::one_socket();
-    let refusal = fit(&host, |spec| spec.memory = 4 * MIB).unwrap_err();
-    assert_eq!(
-        refusal,
-        PlanError::Layout(LayoutError::TooSmall {
-            memory: 4 * MIB,
-            least: 16 * MIB
-        })
-    );
-    assert_eq!(
-        refusal.to_string(),
-        "4 MiB of memory is too little; give the partition at least 16 MiB"
-    );
-    let refusal = fit(&host, |spec| spec.address_bits = 36).unwrap_err();
-    assert_eq!(
-        refusal.to_string(),
-        "an address width of 36 bits is outside 39 to 52"
-    );
+    host.meminfo(1 << 40, 1 << 40, 1 << 40);
+    let text = refusal(&host, &spec(1, 512 * GIB));
+    assert!(text.contains("do not fit in 39 bits of address space"), "{text}");
 }
 
 #[test]
@@ -270,19 +362,63 @@ fn a_pool_of_absurd_size_does_not_wrap_around() {
     for node in [0, 1] {
         host.node(node, "0-3", (8 * GIB, u64::MAX), (u64::MAX, u64::MAX));
     }
-    assert!(fit(&host, |spec| spec.pages = PageSize::Size2M).is_ok());
-    assert!(fit(&host, |spec| (spec.pages, spec.memory) = (PageSize::Size1G, GIB)).is_ok());
+    assert!(fit(&host, &huge(512 * MIB, PageSize::Size2M)).is_ok());
+    assert!(fit(&host, &huge(GIB, PageSize::Size1G)).is_ok());
+}
+
+fn isolation(inventory: &Inventory, spec: &PartitionSpec) -> (CpuIsolation, String) {
+    let plan = Plan::fit(inventory, spec).unwrap();
+    let isolation = plan.isolation().unwrap();
+    (isolation.level, isolation.reason.clone())
 }
 
 #[test]
-fn a_request_for_cpus_is_a_count_or_a_list() {
-    let read = |text: &str| text.parse::<CpuRequest>();
-    assert_eq!(read("2").unwrap(), CpuRequest::Count(2));
-    assert_eq!(read("3,").unwrap(), CpuRequest::List(vec![3]));
-    assert_eq!(read("2-5,8").unwrap(), CpuRequest::List(vec![2, 3, 4, 5, 8]));
-    assert_eq!(read("2,2").unwrap(), CpuRequest::List(vec![2]));
-    for text in ["", "two", "5-2", "1,x", "-1", ",", "0-99999"] {
-        let refusal = read(text).unwrap_err();
-        assert!(refusal.contains("a list such as 2-5,8"), "{text:?}: {refusal}");
+fn dedicated_cpus_are_isolated_where_kernel_and_cgroups_can() {
+    let mut inventory = Host::one_socket().with_cgroup_v2().survey();
+    let two = spec(2, GIB).dedicated();
+    let (kind, reason) = isolation(&inventory, &two);
+    assert_eq!(kind, CpuIsolation::Isolated);
+    assert_eq!(reason, "", "nothing stronger is to be had");
+    for (kernel, wanted) in [
+        ("6.1.0-18-amd64", CpuIsolation::Isolated),
+        ("6.0.9", CpuIsolation::Root),
+        ("5.10.0-28-amd64", CpuIsolation::Root),
+        ("4.19.0", CpuIsolation::Affinity),
+        ("", CpuIsolation::Affinity),
+    ] {
+        kernel.clone_into(&mut inventory.kernel);
+        assert_eq!(isolation(&inventory, &two).0, wanted, "{kernel}");
     }
+}
+
+#[test]
+fn what_keeps_cpus_from_being_isolated_is_said() {
+    let two = spec(2, GIB).dedicated();
+    let user = Host::one_socket().with_cgroup_v2();
+    user.write("proc/self/status", "Uid:\t1000\t1000\t1000\t1000\nCapEff:\t0\n");
+    let bare = Host::one_socket().with_cgroup_v2();
+    bare.write("sys/fs/cgroup/cgroup.controllers", "cpu memory\n");
+    for (host, wanted) in [
+        (Host::one_socket(), "no control groups are mounted"),
+        (Host::one_socket().with_cgroup_v1(), "version 1"),
+        (bare, "lacks the controller cpuset"),
+        (user, "run as root"),
+        (Host::one_socket().in_container("0-3"), "in a container"),
+    ] {
+        let (kind, reason) = isolation(&host.survey(), &two);
+        assert_eq!(kind, CpuIsolation::Affinity);
+        assert!(reason.contains(wanted), "{reason}");
+    }
+    let all = Host::one_socket().with_cgroup_v2().survey();
+    let (kind, reason) = isolation(&all, &listed(&[0, 1, 2, 3]).dedicated());
+    assert_eq!(kind, CpuIsolation::Affinity);
+    assert!(reason.contains("would leave none"), "{reason}");
+}
+
+#[test]
+fn a_container_whose_cpuset_is_a_partition_can_isolate_within_it() {
+    let host = Host::one_socket().in_container("0-3");
+    host.write("sys/fs/cgroup/cpuset.cpus.partition", "root\n");
+    let (kind, _) = isolation(&host.survey(), &spec(2, GIB).dedicated());
+    assert_eq!(kind, CpuIsolation::Isolated);
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crash::{Mortal, child, random, scene, scratch};
 use fixture::{Host, MIB};
-use pellucid_partition::{ClaimError, CpuMode, CpuRequest, Inventory, PartitionSpec, Plan, StateDir};
+use pellucid_partition::{ClaimError, CpuRequest, Inventory, PartitionSpec, Plan, Siblings, StateDir};
 
 const RACERS: usize = 64;
 const CPUS: u64 = 3;
@@ -49,11 +49,11 @@ fn racer() {
     }
     let end = Instant::now() + LENGTH;
     while Instant::now() < end {
-        let spec = PartitionSpec {
-            mode: CpuMode::Dedicated,
-            cpus: CpuRequest::List(some_cpus()),
-            ..PartitionSpec::new(&name, 1, 64 * MIB)
-        };
+        let cpus = CpuRequest::list(some_cpus()).unwrap();
+        let spec = PartitionSpec::on(&name, cpus, 64 * MIB)
+            .unwrap()
+            .dedicated()
+            .with_siblings(Siblings::Shared);
         match Plan::fit(&host, &spec).unwrap().reserve(&state) {
             Ok(reserved) => {
                 let cpus = reserved.plan().pinned().to_vec();

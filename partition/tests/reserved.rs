@@ -4,7 +4,7 @@
 mod fixture;
 
 use fixture::{Host, MIB};
-use pellucid_partition::{CpuMode, CpuRequest, PartitionSpec, Plan, StateDir};
+use pellucid_partition::{CpuMode, CpuRequest, PartitionSpec, Plan, Siblings, StateDir};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tempfile::TempDir;
 
@@ -14,13 +14,13 @@ fn state() -> (TempDir, StateDir) {
     (directory, state)
 }
 
+fn spec(name: &str, cpus: &[usize]) -> PartitionSpec {
+    let cpus = CpuRequest::list(cpus.iter().copied()).unwrap();
+    PartitionSpec::on(name, cpus, 64 * MIB).unwrap()
+}
+
 fn plan(name: &str, mode: CpuMode, cpus: &[usize]) -> Plan {
-    let cpus = CpuRequest::List(cpus.to_vec());
-    let spec = PartitionSpec {
-        mode,
-        cpus,
-        ..PartitionSpec::new(name, 1, 64 * MIB)
-    };
+    let spec = spec(name, cpus).with_mode(mode).with_siblings(Siblings::Shared);
     Plan::fit(&Host::one_socket().survey(), &spec).unwrap()
 }
 
@@ -45,6 +45,40 @@ fn removed(state: &StateDir, act: impl FnOnce()) -> Vec<String> {
     }
     names.retain(|name| name.ends_with(".json"));
     names
+}
+
+#[test]
+fn a_dedicated_partition_also_holds_the_siblings_that_it_withholds() {
+    let (_directory, state) = state();
+    let spec = spec("db1", &[3]).dedicated();
+    let plan = Plan::fit(&Host::one_socket().survey(), &spec).unwrap();
+    let _reserved = plan.reserve(&state).unwrap();
+    assert_eq!(
+        held(&state),
+        ["cpu 1 true db1", "cpu 3 true db1", "partition db1 true db1"]
+    );
+}
+
+#[test]
+fn a_plan_goes_around_what_the_records_say_is_held() {
+    let (_directory, state) = state();
+    let _reserved = plan("db1", CpuMode::Dedicated, &[1]).reserve(&state).unwrap();
+    let host = Host::two_nodes().survey().with_claims(&state.records().unwrap());
+    assert_eq!(host.cpu_holder(1).unwrap().partition, "db1");
+    let one = PartitionSpec::new("db2", 1, 64 * MIB).unwrap().dedicated();
+    let pinned = Plan::fit(&host, &one).unwrap().pinned().to_vec();
+    assert_ne!(pinned, [1]);
+    let pid = std::process::id();
+    let refusal = Plan::fit(&host, &spec("db2", &[1])).unwrap_err().to_string();
+    assert_eq!(
+        refusal,
+        format!("CPU 1 is held by logical server \"db1\" (pid {pid}); free: 0,2-3")
+    );
+    let refusal = Plan::fit(&host, &spec("db1", &[2])).unwrap_err().to_string();
+    assert!(
+        refusal.starts_with("partition db1 is held by logical server \"db1\""),
+        "{refusal}"
+    );
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use guest::{CODE, Exit, LOAD, restart, run, vcpu};
 use pellucid_partition::{
-    Gsi, GuestAddress, GuestMemory, Inventory, LastHit, MmioHandler, PartitionSpec, Plan, Populated,
-    Progress, RamRegion, RegionSpec, StateDir, Vm,
+    Gsi, GuestAddress, GuestMemory, Inventory, LastHit, MmioHandler, NodeRequest, PartitionSpec, Plan,
+    Populated, Progress, RamRegion, RegionSpec, StateDir, Vm,
 };
 use tempfile::TempDir;
 
@@ -21,7 +21,11 @@ fn state() -> (TempDir, StateDir) {
 }
 
 fn plan(name: &str) -> Plan {
-    Plan::fit(&Inventory::survey().unwrap(), &PartitionSpec::new(name, 1, SIZE)).unwrap()
+    Plan::fit(
+        &Inventory::survey().unwrap(),
+        &PartitionSpec::new(name, 1, SIZE).unwrap(),
+    )
+    .unwrap()
 }
 
 fn populated(name: &str, state: &StateDir) -> Populated {
@@ -96,10 +100,8 @@ fn progress_counts_every_byte_once() {
 #[test]
 fn the_kernels_account_of_the_memory_is_kept_with_it() {
     let (_directory, state) = state();
-    let spec = PartitionSpec {
-        node: Some(0),
-        ..PartitionSpec::new("proved", 1, SIZE)
-    };
+    let spec = PartitionSpec::new("proved", 1, SIZE).unwrap();
+    let spec = spec.with_nodes(NodeRequest::node(0));
     let plan = Plan::fit(&Inventory::survey().unwrap(), &spec).unwrap();
     let partition = plan.reserve(&state).unwrap().populate(&|_| {}).unwrap();
     let proved = partition.residence();
@@ -119,10 +121,7 @@ fn memory_for_devices_is_locked_or_refused_before_it_is_taken() {
             memlock: None,
             ..Inventory::survey().unwrap()
         };
-        let spec = PartitionSpec {
-            locked: true,
-            ..PartitionSpec::new(name, 1, SIZE)
-        };
+        let spec = PartitionSpec::new(name, 1, SIZE).unwrap().locked();
         Plan::fit(&inventory, &spec).unwrap()
     };
     let (_directory, state) = state();

@@ -3,6 +3,7 @@
 //! A tree of fixture files stands in for a host: every path is below one root.
 
 mod function;
+mod group;
 mod uses;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::SurveyError;
 
-pub use function::{Bar, BarKind, Bridge, DriverState, Function, Group, Ids};
+pub use function::{Bar, BarKind, Bridge, DriverState, Function, Ids};
+pub use group::{Group, ReservedRegion};
 pub use uses::Use;
 
 /// The PCI side of a host at one moment.

@@ -44,7 +44,8 @@ pub use events::{DeviceEvent, EventSink};
 pub use guest::{Guest, View};
 pub use heal::PciHealer;
 pub use inventory::{
-    Bar, BarKind, Bridge, DriverState, Function, Group, Ids, Inventory, NodeState, Use, VfioState,
+    Bar, BarKind, Bridge, DriverState, Function, Group, Ids, Inventory, NodeState, ReservedRegion, Use,
+    VfioState,
 };
 pub use msix::{Geometry, MsixTable, Part};
 pub use placement::{Placement, PlacementWindows, PortWindows};

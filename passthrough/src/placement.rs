@@ -49,7 +49,7 @@ impl PlacementWindows {
     #[must_use]
     pub fn of(layout: &Layout) -> PlacementWindows {
         PlacementWindows {
-            memory32: Layout::MMIO32,
+            memory32: layout.mmio32(),
             memory64: layout.mmio64(),
             io: IO,
         }

@@ -281,6 +281,43 @@ fn the_iommu_width_is_the_narrowest_units() {
 }
 
 #[test]
+fn devices_reach_what_the_narrowest_iommu_and_the_kernel_leave_them() {
+    let host = Host::with(&[PORT, NVME]);
+    let group = "sys/kernel/iommu_groups/9/reserved_regions";
+    host.write(
+        group,
+        "0x0000000000000000 0x0000000000ffffff direct-relaxable\n0x000000008b800000 0x000000008f9fffff direct\n0x00000000fee00000 0x00000000feefffff msi\nnonsense\n",
+    );
+    let pci = host.survey();
+    let reach = pci.reach([bdf(NVME.bdf)]).unwrap();
+    assert_eq!(reach.address_bits(), 39, "the width is not known");
+    let reserved: Vec<_> = reach
+        .reserved()
+        .iter()
+        .map(|hole| (hole.start, hole.end, hole.name.as_str()))
+        .collect();
+    assert_eq!(
+        reserved,
+        [
+            (
+                0x8b80_0000,
+                0x8fa0_0000,
+                "the direct region of device 0000:01:00.0"
+            ),
+            (0xfee0_0000, 0xfef0_0000, "interrupts (MSI)"),
+            (0xfee0_0000, 0xfef0_0000, "the msi region of device 0000:01:00.0"),
+        ]
+    );
+    host.write("sys/class/iommu/dmar0/intel-iommu/cap", "d2008c222f0686\n");
+    assert_eq!(host.survey().reach([bdf(NVME.bdf)]).unwrap().address_bits(), 48);
+    host.write("sys/class/iommu/dmar1/intel-iommu/cap", "d2008c22200686\n");
+    assert!(
+        host.survey().reach([]).is_err(),
+        "33 bits are less than any map keeps to"
+    );
+}
+
+#[test]
 fn a_machine_without_pci_has_an_empty_inventory() {
     let empty = tempfile::tempdir().unwrap();
     assert_eq!(Inventory::survey_at(empty.path()).unwrap(), Inventory::default());

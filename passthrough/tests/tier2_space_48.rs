@@ -4,6 +4,7 @@
 #[path = "scene/mod.rs"]
 mod scene;
 
+use pellucid_partition::Reach;
 use pellucid_passthrough::{Inventory, IoSpace};
 use scene::{bdf, driver_of, state};
 
@@ -27,6 +28,22 @@ fn a_wider_iommu_is_reported_by_survey_and_container_alike() {
         !ranges.iter().any(|range| range.contains(&0xfee0_0000)),
         "the interrupt range is no place for memory"
     );
+    let (told, real) = (
+        inventory.reach([bdf(device)]).unwrap(),
+        Reach::iova(ranges).unwrap(),
+    );
+    assert_eq!(
+        told.address_bits(),
+        real.address_bits(),
+        "sysfs and the container agree"
+    );
+    let interrupts = |reach: &Reach| {
+        reach
+            .reserved()
+            .iter()
+            .any(|hole| hole.start <= 0xfee0_0000 && hole.end >= 0xfef0_0000)
+    };
+    assert!(interrupts(&told) && interrupts(&real));
     bound.release().unwrap();
     assert_eq!(driver_of(device).as_deref(), Some("nvme"));
 }

@@ -29,7 +29,7 @@ impl PioHandler for Printer {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = std::env::temp_dir().join(format!("tiny-guest-{}", std::process::id()));
-    let plan = Plan::fit(&Inventory::survey()?, &PartitionSpec::new("tiny", 1, 16 << 20))?;
+    let plan = Plan::fit(&Inventory::survey()?, &PartitionSpec::new("tiny", 1, 16 << 20)?)?;
     let partition = plan.reserve(&StateDir::at(&directory)?)?.populate(&|_| {})?;
 
     let (sender, line) = channel();

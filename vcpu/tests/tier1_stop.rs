@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use machine::{Machine, PATIENCE, Recorder, take};
-use pellucid_partition::{CpuMode, CpuRequest, Inventory, PartitionSpec, PioHandler, Plan};
+use pellucid_partition::{CpuRequest, Inventory, PartitionSpec, PioHandler, Plan};
 use pellucid_vcpu::{End, ExitReason, Place, StopError};
 
 const DX_PORT: [u8; 4] = [0x66, 0xba, 0x00, 0x05];
@@ -210,8 +210,8 @@ fn the_first_vcpu_starts_the_second() {
 fn a_pinned_vcpu_runs_where_the_plan_says() {
     let inventory = Inventory::survey().unwrap();
     let cpu = inventory.usable_cpus().last().unwrap().id;
-    let mut spec = PartitionSpec::new("pinned", 1, 16 << 20);
-    (spec.cpus, spec.mode) = (CpuRequest::List(vec![cpu]), CpuMode::Dedicated);
+    let cpus = CpuRequest::list([cpu]).unwrap();
+    let spec = PartitionSpec::on("pinned", cpus, 16 << 20).unwrap().dedicated();
     let (port, written) = Recorder::new([]);
     let code = [&DX_PORT[..], &[0xef], &SPIN].concat();
     let machine = Machine::fitted(&Plan::fit(&inventory, &spec).unwrap(), &code).with_port(0x500, 4, port);
@@ -241,8 +241,8 @@ fn a_cpu_that_is_not_there_is_refused_before_the_guest_runs() {
     let inventory = Inventory::survey().unwrap();
     let mut host = inventory.clone();
     host.cpus.last_mut().unwrap().id = 1000;
-    let mut spec = PartitionSpec::new("nowhere", 1, 16 << 20);
-    (spec.cpus, spec.mode) = (CpuRequest::List(vec![1000]), CpuMode::Dedicated);
+    let cpus = CpuRequest::list([1000]).unwrap();
+    let spec = PartitionSpec::on("nowhere", cpus, 16 << 20).unwrap().dedicated();
     let (port, written) = Recorder::new([]);
     let code = [&DX_PORT[..], &[0xef], &SPIN].concat();
     let machine = Machine::fitted(&Plan::fit(&host, &spec).unwrap(), &code).with_port(0x500, 4, port);

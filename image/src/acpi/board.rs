@@ -42,7 +42,7 @@ impl AcpiBoard {
     /// A board with the windows of `layout`, no root ports yet.
     #[must_use]
     pub fn new(layout: &Layout, apic_ids: Vec<u32>) -> Self {
-        let (ecam, mmio32, mmio64) = (Layout::ECAM, Layout::MMIO32, layout.mmio64());
+        let (ecam, mmio32, mmio64) = (Layout::ECAM, layout.mmio32(), layout.mmio64());
         Self {
             apic_ids,
             ecam,

@@ -25,19 +25,19 @@ pub(crate) fn memory_map(layout: &Layout) -> Vec<MapEntry> {
         entry(0, EBDA, RAM),
         entry(EBDA, low, RESERVED),
         entry(Layout::ACPI.start, Layout::ACPI.end, RESERVED),
-        entry(high, layout.ram_below(), RAM),
         entry(Layout::ECAM.start, Layout::ECAM.end, RESERVED),
         entry(Layout::KVM_IDENTITY_MAP, Layout::KVM_TSS + 3 * 4096, RESERVED),
     ];
-    if layout.ram_above() > 0 {
-        map.push(entry(FOUR_GIB, FOUR_GIB + layout.ram_above(), RAM));
+    // The guest finds which node a range belongs to in other tables.
+    for range in layout.ram().iter().filter(|range| range.end > high) {
+        map.push(entry(range.start.max(high), range.end, RAM));
     }
+    map.sort_by_key(|entry| entry.start);
     map
 }
 
 /// Where PC firmware keeps its extended BIOS data area: kernels leave the rest below 640 KiB alone anyway.
 const EBDA: u64 = 0x9_fc00;
-const FOUR_GIB: u64 = 1 << 32;
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::in_words;
-use crate::plan::PageSize;
+use crate::spec::PageSize;
 
 /// Guest memory refused.
 #[derive(Debug, thiserror::Error)]

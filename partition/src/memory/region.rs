@@ -10,7 +10,7 @@ use vm_memory::{FileOffset, GuestAddress};
 use crate::address::HostAddress;
 use crate::error::MemoryError;
 use crate::layout::Layout;
-use crate::plan::PageSize;
+use crate::spec::PageSize;
 use crate::sys::pages::{Advice, advise, bind};
 use crate::sys::ram::{RamMapping, RamRegion};
 
@@ -64,7 +64,8 @@ impl RegionSpec {
                 .filter_map(|(part, node)| Some((overlap(&ram, part)?, *node)))
                 .collect(),
         };
-        layout.ram().into_iter().map(of).collect()
+        let ranges = layout.ram().iter().map(|ram| ram.start..ram.end);
+        ranges.map(of).collect()
     }
 
     fn check(&self) -> Result<(), MemoryError> {

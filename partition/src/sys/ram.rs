@@ -16,7 +16,7 @@ use vm_memory::{
 use super::mapping::{Backing, sealed};
 use crate::address::HostAddress;
 use crate::memory::RegionSpec;
-use crate::plan::PageSize;
+use crate::spec::PageSize;
 
 /// A part of a memory file, mapped shared at a multiple of 2 MiB, or of its page size if that is larger.
 ///

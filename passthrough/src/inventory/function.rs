@@ -10,6 +10,7 @@ use pellucid_partition::Bdf;
 use serde::{Deserialize, Serialize};
 
 use super::Use;
+use super::group::{Group, group};
 use crate::error::SurveyError;
 
 /// A PCI function of the host.
@@ -61,15 +62,6 @@ pub struct DriverState {
     pub bound: Option<String>,
     /// The only driver that may bind, if one was set.
     pub only: Option<String>,
-}
-
-/// An IOMMU group: functions that the IOMMU cannot tell apart.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Group {
-    /// Its number, which is the name of its node below `/dev/vfio`.
-    pub id: u32,
-    /// All its functions.
-    pub members: Vec<Bdf>,
 }
 
 /// A base address register in use.
@@ -225,20 +217,9 @@ fn number(path: &Path, name: &str) -> Result<Option<u64>, SurveyError> {
     Ok(value.and_then(|value| u64::from_str_radix(value.trim_start_matches("0x"), 16).ok()))
 }
 
-fn link(path: &Path, name: &str) -> Option<String> {
+pub(super) fn link(path: &Path, name: &str) -> Option<String> {
     let target = fs::read_link(path.join(name)).ok()?;
     Some(target.file_name()?.to_string_lossy().into_owned())
-}
-
-fn group(path: &Path) -> Option<Group> {
-    let id = link(path, "iommu_group")?.parse().ok()?;
-    let listing = fs::read_dir(path.join("iommu_group/devices")).ok()?;
-    let mut members: Vec<Bdf> = listing
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
-        .collect();
-    members.sort_unstable();
-    Some(Group { id, members })
 }
 
 /// The lines of `resource`: start, end and flags of BAR 0 to 5, then of the ROM and more.

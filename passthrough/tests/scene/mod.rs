@@ -26,7 +26,7 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn new(state: &StateDir, name: &str) -> Scene {
-        let spec = PartitionSpec::new(name, 1, 64 << 20);
+        let spec = PartitionSpec::new(name, 1, 64 << 20).unwrap();
         let plan = Plan::fit(&Host::survey().unwrap(), &spec).unwrap();
         let windows = PlacementWindows::of(plan.layout());
         let populated = plan.reserve(state).unwrap().populate(&|_| {}).unwrap();

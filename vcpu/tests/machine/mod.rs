@@ -33,7 +33,7 @@ impl Machine {
     pub fn new(vcpus: usize, code: &[u8]) -> Self {
         let inventory = Inventory::survey().unwrap();
         Self::fitted(
-            &Plan::fit(&inventory, &PartitionSpec::new("tiny", vcpus, 16 << 20)).unwrap(),
+            &Plan::fit(&inventory, &PartitionSpec::new("tiny", vcpus, 16 << 20).unwrap()).unwrap(),
             code,
         )
     }
