@@ -1,4 +1,4 @@
-//! Takes two CPUs and 64 MiB of this host, works on them, and gives everything back.
+//! Takes two CPUs and 512 MiB of this host, works on them, and gives everything back.
 //!
 //! `cargo run -p pellucid-partition --example reserve`; needs /dev/kvm and two CPUs.
 
@@ -7,7 +7,7 @@ use std::error::Error;
 use pellucid_partition::{CpuRequest, GuestAddress, Inventory, PartitionSpec, Plan, StateDir};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
-const SHARE: u64 = 32 << 20;
+const SHARE: u64 = 256 << 20;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
