@@ -183,7 +183,7 @@ fn what_others_hold_is_gone_around_and_named_when_nothing_is_left() {
     let same = planner.fit(&spec(1, GIB)).unwrap_err().to_string();
     assert_eq!(
         same,
-        "partition db1 is held by logical server \"db1\"; choose another name, or end that one"
+        "partition db1 is held by logical server \"db1\"; choose another name, or stop that one"
     );
     let other = PartitionSpec::new("db2", 2, GIB).unwrap().dedicated();
     let text = planner.fit(&other).unwrap_err().to_string();

@@ -117,7 +117,7 @@ pub enum PlanError {
         most: usize,
     },
     /// Somebody has the name.
-    #[error("partition {name} is held by {holder}; choose another name, or end that one")]
+    #[error("partition {name} is held by {holder}; choose another name, or stop that one")]
     NameHeld {
         /// The name.
         name: String,
