@@ -10,21 +10,6 @@ use crate::l1::fault::{self, Fault};
 use crate::setup::program::last_lines;
 
 impl L1 {
-    /// Waits for a control line that begins with `prefix`.
-    pub(crate) fn await_prefix(&mut self, prefix: &str, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
-        loop {
-            match self
-                .channels
-                .next(deadline.saturating_duration_since(Instant::now()))
-            {
-                Some(Event::Control(line)) if line.starts_with(prefix) => return true,
-                Some(Event::Closed) | None => return false,
-                Some(_) => {}
-            }
-        }
-    }
-
     /// Whether the machine's agent answers within `limit`.
     pub fn answers(&mut self, limit: Duration) -> bool {
         self.jobs += 1;

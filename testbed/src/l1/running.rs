@@ -158,8 +158,7 @@ impl<'l1> Running<'l1> {
             return self.l1.hung(&during, self.guard);
         };
         let killed = self.kill().is_ok();
-        let prefix = format!("exit {} ", self.id);
-        if !killed || !self.l1.await_prefix(&prefix, Duration::from_secs(20)) {
+        if !killed || !self.ends_within(Duration::from_secs(20)) {
             return self
                 .l1
                 .hung(&format!("{during} and was to be killed"), self.guard);
@@ -179,6 +178,27 @@ impl<'l1> Running<'l1> {
             log,
             fault,
         }
+    }
+
+    /// Whether the machine says that the job ended. Its outputs end on channels of their own, perhaps later: what is left in
+    /// them would be taken for the next job's, so their ends are waited for too.
+    fn ends_within(&mut self, limit: Duration) -> bool {
+        let mut deadline = Instant::now() + limit;
+        while self.status.is_none() || self.marks.iter().any(Option::is_some) {
+            let had_ended = self.status.is_some();
+            match self
+                .l1
+                .channels
+                .next(deadline.saturating_duration_since(Instant::now()))
+            {
+                Some(Event::Closed) | None => break,
+                Some(event) => drop(self.sort(event)),
+            }
+            if self.status.is_some() && !had_ended {
+                deadline = Instant::now() + Duration::from_secs(2);
+            }
+        }
+        self.status.is_some()
     }
 
     /// What the agent says about the job's tasks; nothing if it does not answer.
@@ -212,8 +232,6 @@ impl Drop for Running<'_> {
         if self.finished || self.kill().is_err() {
             return;
         }
-        let prefix = format!("exit {} ", self.id);
-        let limit = Duration::from_secs(20);
-        self.l1.await_prefix(&prefix, limit);
+        self.ends_within(Duration::from_secs(20));
     }
 }
