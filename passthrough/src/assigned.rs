@@ -5,11 +5,11 @@ use std::sync::Arc;
 use pellucid_partition::{Bdf, ConfigHandler};
 
 use crate::bound::Bound;
+use crate::dma::MappedMemory;
 use crate::endpoint::Endpoint;
 use crate::error::{AssignError, ReleaseError};
 use crate::guest::{Guest, View};
 use crate::inventory::Function;
-use crate::space::MappedMemory;
 use crate::transport::Transport;
 
 /// Wired to a guest, which drives it from now on. Dropping it takes everything back, as [`Assigned::release`] does.

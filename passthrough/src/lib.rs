@@ -7,6 +7,7 @@ mod bound;
 mod capabilities;
 mod claimed;
 mod config;
+mod dma;
 mod driver;
 mod endpoint;
 mod error;
