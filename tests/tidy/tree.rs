@@ -55,7 +55,11 @@ pub(crate) fn read(root: &Path) -> io::Result<Vec<File>> {
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
             let (name, kind) = (entry.file_name(), entry.file_type()?);
-            if kind.is_dir() && !LEFT_OUT.iter().any(|left_out| name == *left_out) {
+            // In a worktree `.git` is a file, which says where the history is.
+            if LEFT_OUT.iter().any(|left_out| name == *left_out) {
+                continue;
+            }
+            if kind.is_dir() {
                 folders.push(entry.path());
             }
             let path = entry.path();
