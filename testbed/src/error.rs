@@ -83,6 +83,12 @@ pub enum MachineError {
         /// The PCI address.
         address: String,
     },
+    /// A function that no operating system would look for.
+    #[error("a device at {address}, but none at function 0 of that slot; put one there")]
+    Unreachable {
+        /// The PCI address.
+        address: String,
+    },
     /// A number lies outside of what can be emulated.
     #[error("{subject} is {value}; accepted: {accepted}")]
     Range {

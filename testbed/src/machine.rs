@@ -3,11 +3,14 @@
 
 mod command;
 mod device;
+mod plug;
+mod tree;
 
 use std::path::PathBuf;
 
 pub use command::Chardev;
 pub use device::{Device, Disk, Place};
+pub(crate) use tree::Tree;
 
 /// A physical server to be emulated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,9 @@ pub struct Machine {
     pub shares: Vec<Share>,
     /// Where its monitor (QMP) listens, if it has one.
     pub monitor: Option<PathBuf>,
+    /// Where a second monitor listens that the machine reaches itself, as a server reaches its management controller: by
+    /// the virtio-serial port `pellucid.monitor`.
+    pub service: Option<PathBuf>,
 }
 
 /// What a machine starts.
@@ -112,6 +118,7 @@ impl Machine {
             terminal: None,
             shares: Vec::new(),
             monitor: None,
+            service: None,
         }
     }
 

@@ -7,6 +7,7 @@ mod libtest;
 mod native;
 mod session;
 mod table;
+mod words;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ pub use build::{Binary, Built, SuiteError};
 pub use libtest::{Tally, tally_of};
 pub use session::Session;
 pub use table::{Row, Table};
+pub use words::{machine_for, words};
 
 /// What of the suite is to run, and how.
 #[derive(Debug, Clone)]

@@ -54,7 +54,7 @@ fn the_standard_machine_has_its_devices_at_their_addresses() {
         "pcie-root-port,id=port2,bus=pcie.0,addr=0x2,chassis=2,slot=2",
         "serial=PELLUCID-BOOT,bus=port2",
         "serial=PELLUCID-DATA,bus=port3",
-        "edu,bus=pcie.0,addr=0x5.0x0",
+        "edu,id=device2,dma_mask=0xffffffffffffffff,bus=pcie.0,addr=0x5.0x0",
         "bus=pcie.0,addr=0x19.0x0",
     ] {
         assert!(line.contains(part), "no {part} in {line}");
@@ -189,7 +189,7 @@ fn an_emulator_without_igb_is_told_from_one_that_has_it() {
         text.contains("igb") && text.contains("7.2") && text.contains("8.0"),
         "{text}"
     );
-    assert!(line(&machine).contains("igb,netdev=net0"));
+    assert!(line(&machine).contains("igb,id=device0,netdev=net0"));
 }
 
 #[test]
@@ -198,10 +198,102 @@ fn two_devices_at_one_address_are_refused() {
         place: Place::root(5),
     };
     assert!(refusal(&Machine::standard().device(device)).contains("00:05.0"));
+    for place in [
+        Place::root(2),
+        Place::root(3).function(1),
+        Place::port(2),
+        Place::port(5),
+        Place::switch(2),
+        Place::switch(5),
+        Place::root(0x10),
+    ] {
+        let text = refusal(&Machine::standard().device(Device::Edu { place }));
+        assert!(text.contains("two devices at"), "{place:?}: {text}");
+    }
     let chipset = Device::Edu {
         place: Place::root(0x1f),
     };
     assert!(refusal(&Machine::bare().device(chipset)).contains("00:1f.0"));
+}
+
+#[test]
+fn a_device_behind_a_switch_has_both_levels_of_it() {
+    let nvme = |place| Device::Nvme {
+        place,
+        serial: "S".into(),
+        disk: Disk::Scratch { mebibytes: 1 },
+    };
+    let second = Place::Switch {
+        slot: 6,
+        downstream: 1,
+    };
+    let line = line(
+        &Machine::bare()
+            .device(nvme(Place::switch(6)))
+            .device(nvme(second)),
+    );
+    let places: Vec<_> = [
+        "pcie-root-port,id=port6,bus=pcie.0,addr=0x6,chassis=6,slot=6",
+        "x3130-upstream,id=switch6,bus=port6",
+        "xio3130-downstream,id=switch6.0,bus=switch6,addr=0x0,chassis=38,slot=64",
+        "xio3130-downstream,id=switch6.1,bus=switch6,addr=0x1,chassis=38,slot=65",
+        "serial=S,bus=switch6.0,addr=0x0.0x0",
+        "serial=S,bus=switch6.1,addr=0x0.0x0",
+    ]
+    .iter()
+    .map(|part| line.find(part).unwrap_or_else(|| panic!("no {part} in {line}")))
+    .collect();
+    assert!(
+        places.is_sorted(),
+        "what is plugged into stands before what is plugged"
+    );
+    assert_eq!(line.matches("x3130-upstream,").count(), 1, "one switch: {line}");
+}
+
+#[test]
+fn function_0_of_a_slot_says_that_it_has_more() {
+    let both = |place: Place| {
+        line(
+            &Machine::bare()
+                .device(Device::Edu { place })
+                .device(Device::E1000 {
+                    place: place.function(1),
+                }),
+        )
+    };
+    let root = both(Place::root(8));
+    assert!(root.contains("addr=0x8.0x0,multifunction=on"), "{root}");
+    assert!(root.contains("e1000,id=device1,netdev=net1,mac=52:54:00:70:65:01,bus=pcie.0,addr=0x8.0x1"));
+    assert!(!root.contains("addr=0x8.0x1,multifunction=on"), "{root}");
+    let port = both(Place::port(7));
+    assert!(port.contains("bus=port7,addr=0x0.0x0,multifunction=on"), "{port}");
+    assert_eq!(port.matches("pcie-root-port").count(), 1, "{port}");
+    assert!(!line(&Machine::standard()).contains("multifunction"));
+}
+
+#[test]
+fn a_function_without_a_function_0_is_refused() {
+    let device = |place| Device::Edu { place };
+    for (place, named) in [
+        (Place::root(8).function(1), "00:08.1"),
+        (Place::port(8).function(2), "function 2 behind 00:08.0"),
+    ] {
+        let text = refusal(&Machine::bare().device(device(place)));
+        assert!(text.contains(named) && text.contains("function 0"), "{text}");
+    }
+}
+
+#[test]
+fn the_machine_reaches_its_own_monitor() {
+    let mut machine = Machine::bare();
+    machine.service = Some("/run/s".into());
+    let line = line(&machine);
+    for part in [
+        "socket,id=service,server=on,wait=off,path=/run/s -mon chardev=service,mode=control",
+        "socket,id=inside,path=/run/s -device virtserialport,bus=channels.0,chardev=inside,name=pellucid.monitor",
+    ] {
+        assert!(line.contains(part), "no {part} in {line}");
+    }
 }
 
 #[test]

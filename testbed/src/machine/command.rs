@@ -1,10 +1,10 @@
 //! Turns a machine into the emulator's command line, or refuses it with the reason.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::machine::{Boot, Device, Disk, Machine, Place};
+use crate::machine::plug::plug;
+use crate::machine::{Boot, Device, Machine, Tree};
 use crate::{Emulator, MachineError};
 
 /// Where a serial port goes.
@@ -43,8 +43,11 @@ impl Machine {
         );
         self.starts(&mut line);
         self.channels(&mut line);
+        let tree = Tree::of(&self.devices)?;
+        tree.build(&mut line);
         for (index, device) in self.devices.iter().enumerate() {
-            plug(&mut line, index, device, folder)?;
+            let bus = tree.bus_of(device.place());
+            plug(&mut line, index, device, (&bus, folder))?;
         }
         Ok(line.0)
     }
@@ -78,14 +81,8 @@ impl Machine {
         )?;
         let width = [39, 48].contains(&self.iommu_width);
         range("the IOMMU's width in bits", self.iommu_width, width, "39 or 48")?;
-        let mut taken = BTreeSet::from([(0, 0), (0x1f, 0)]);
+        Tree::of(&self.devices)?;
         for device in &self.devices {
-            let (slot, function) = device.place().on_root();
-            if slot > 0x1e || function > 7 || RESERVED.contains(&slot) || !taken.insert((slot, function)) {
-                return Err(MachineError::Occupied {
-                    address: format!("00:{slot:02x}.{function}"),
-                });
-            }
             if matches!(device, Device::Igb { .. }) && !emulator.has("igb") {
                 let found = emulator.version.to_string();
                 return Err(MachineError::Emulator {
@@ -151,7 +148,7 @@ impl Machine {
             line.option("-chardev", socket("monitor", path));
             line.option("-mon", "chardev=monitor,mode=control");
         }
-        if !self.ports.is_empty() || self.terminal.is_some() {
+        if !self.ports.is_empty() || self.terminal.is_some() || self.service.is_some() {
             line.option(
                 "-device",
                 format!("virtio-serial-pci,id=channels,addr={PORTS_SLOT:#x}"),
@@ -168,6 +165,16 @@ impl Machine {
                 format!("virtserialport,bus=channels.0,chardev=port{index},name={name}"),
             );
         }
+        if let Some(path) = &self.service {
+            // Listener and client are the same process: what comes out of the port goes into the monitor.
+            line.option("-chardev", socket("service", path));
+            line.option("-mon", "chardev=service,mode=control");
+            line.option("-chardev", format!("socket,id=inside,path={}", escaped(path)));
+            line.option(
+                "-device",
+                "virtserialport,bus=channels.0,chardev=inside,name=pellucid.monitor",
+            );
+        }
         for (index, share) in self.shares.iter().enumerate() {
             let access = if share.writable { "" } else { ",readonly=on" };
             let path = escaped(&share.path);
@@ -181,7 +188,7 @@ impl Machine {
 }
 
 /// A command line that grows.
-struct Line(Command);
+pub(crate) struct Line(Command);
 
 impl Line {
     fn word(&mut self, word: &str) -> &mut Self {
@@ -189,71 +196,10 @@ impl Line {
         self
     }
 
-    fn option(&mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> &mut Self {
+    pub(crate) fn option(&mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> &mut Self {
         self.0.arg(name).arg(value);
         self
     }
-}
-
-fn plug(line: &mut Line, index: usize, device: &Device, folder: &Path) -> Result<(), MachineError> {
-    let place = match device.place() {
-        Place::Root { slot, function } => format!("bus=pcie.0,addr={slot:#x}.{function:#x}"),
-        Place::Port { slot } => {
-            let fields = format!("id=port{slot},bus=pcie.0,addr={slot:#x},chassis={slot},slot={slot}");
-            line.option("-device", format!("pcie-root-port,{fields}"));
-            format!("bus=port{slot}")
-        }
-    };
-    match device {
-        Device::Nvme { serial, disk, .. } => {
-            let (path, discard) = image(index, disk, folder)?;
-            let snapshot = if discard { "on" } else { "off" };
-            let path = escaped(&path);
-            line.option(
-                "-drive",
-                format!("if=none,id=disk{index},format=raw,file={path},snapshot={snapshot},discard=unmap"),
-            );
-            line.option(
-                "-device",
-                format!("nvme,drive=disk{index},serial={serial},{place}"),
-            );
-        }
-        Device::E1000e { .. } => network(line, index, "e1000e", &place),
-        Device::Igb { .. } => network(line, index, "igb", &place),
-        Device::Edu { .. } => {
-            line.option("-device", format!("edu,{place}"));
-        }
-    }
-    Ok(())
-}
-
-fn network(line: &mut Line, index: usize, model: &str, place: &str) {
-    line.option("-netdev", format!("user,id=net{index}"));
-    line.option(
-        "-device",
-        format!("{model},netdev=net{index},mac=52:54:00:70:65:{index:02x},{place}"),
-    );
-}
-
-/// The image of a disk and whether what is written to it is to be discarded.
-fn image(index: usize, disk: &Disk, folder: &Path) -> Result<(PathBuf, bool), MachineError> {
-    let missing = |path: &Path, source| MachineError::File {
-        path: path.to_owned(),
-        source,
-    };
-    let (path, discard) = match disk {
-        Disk::Scratch { mebibytes } => {
-            let path = folder.join(format!("scratch{index}.img"));
-            let file = std::fs::File::create(&path).map_err(|source| missing(&path, source))?;
-            file.set_len(u64::from(*mebibytes) << 20)
-                .map_err(|source| missing(&path, source))?;
-            return Ok((path, false));
-        }
-        Disk::Kept(path) => (path, false),
-        Disk::Discarded(path) => (path, true),
-    };
-    std::fs::metadata(path).map_err(|source| missing(path, source))?;
-    Ok((path.clone(), discard))
 }
 
 fn socket(id: &str, path: &Path) -> String {
@@ -261,10 +207,9 @@ fn socket(id: &str, path: &Path) -> String {
 }
 
 /// A comma in a value of QEMU's options is written twice.
-fn escaped(path: &Path) -> String {
+pub(crate) fn escaped(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
 }
 
 const PORTS_SLOT: u8 = 0x10;
 const SHARES_SLOT: u8 = 0x11;
-const RESERVED: [u8; 3] = [0x10, 0x11, 0x12];

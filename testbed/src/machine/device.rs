@@ -20,12 +20,18 @@ pub enum Device {
         /// Where it is.
         place: Place,
     },
-    /// An Intel 82576 network controller with SR-IOV; needs QEMU 8.
+    /// An Intel 82540EM network controller on a user-mode network: conventional PCI with INTx only, and ports in a BAR.
+    /// Reset methods: none.
+    E1000 {
+        /// Where it is.
+        place: Place,
+    },
+    /// An Intel 82576 network controller with SR-IOV on a user-mode network; needs QEMU 8.
     Igb {
         /// Where it is.
         place: Place,
     },
-    /// QEMU's device for teaching: a BAR, DMA and an interrupt.
+    /// QEMU's device for teaching: a BAR, DMA to any address, and an interrupt.
     Edu {
         /// Where it is.
         place: Place,
@@ -42,11 +48,20 @@ pub enum Place {
         /// The function, 0 to 7.
         function: u8,
     },
-    /// Alone behind a root port at `00:slot.0`. The firmware numbers the buses in the
+    /// Behind a root port at `00:slot.0`. The firmware numbers the buses in the
     /// order of the slots: the first port's device is `01:00.0`.
     Port {
         /// The slot of the port, which is also its physical slot number.
         slot: u8,
+        /// The function, 0 to 7.
+        function: u8,
+    },
+    /// Behind a switch that is behind a root port at `00:slot.0`. The firmware gives the switch's own two levels a bus each.
+    Switch {
+        /// The slot of the root port.
+        slot: u8,
+        /// Which downstream port of the switch, 0 to 31.
+        downstream: u8,
     },
 }
 
@@ -70,16 +85,23 @@ impl Place {
         Self::Root { slot, function: 0 }
     }
 
-    /// The place behind a root port at `00:slot.0`.
+    /// The place behind a root port at `00:slot.0`, as function 0 there.
     pub fn port(slot: u8) -> Self {
-        Self::Port { slot }
+        Self::Port { slot, function: 0 }
     }
 
-    /// The address on the root bus that this place takes.
-    pub(crate) fn on_root(self) -> (u8, u8) {
+    /// The place behind the first downstream port of a switch behind a root port at `00:slot.0`.
+    pub fn switch(slot: u8) -> Self {
+        Self::Switch { slot, downstream: 0 }
+    }
+
+    /// The same place as another function of it.
+    #[must_use]
+    pub fn function(self, function: u8) -> Self {
         match self {
-            Self::Root { slot, function } => (slot, function),
-            Self::Port { slot } => (slot, 0),
+            Self::Root { slot, .. } => Self::Root { slot, function },
+            Self::Port { slot, .. } => Self::Port { slot, function },
+            Self::Switch { .. } => self,
         }
     }
 }
@@ -88,9 +110,11 @@ impl Device {
     /// Where it is.
     pub fn place(&self) -> Place {
         match self {
-            Self::Nvme { place, .. } | Self::E1000e { place } | Self::Igb { place } | Self::Edu { place } => {
-                *place
-            }
+            Self::Nvme { place, .. }
+            | Self::E1000 { place }
+            | Self::E1000e { place }
+            | Self::Igb { place }
+            | Self::Edu { place } => *place,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The kernel and initramfs that tests boot as a logical server: the same kernel,
-//! busybox, an NVMe and a network driver, and a shell on the serial console.
+//! busybox, an NVMe driver and those of the network cards, and a shell on the serial console.
 
 use std::path::PathBuf;
 
@@ -31,4 +31,4 @@ pub(crate) fn ready(cache: &Cache, kernel: &Kernel) -> Result<GuestFiles, SetupE
 }
 
 const INIT: &str = include_str!("guest.sh");
-const MODULES: [&str; 4] = ["nvme", "e1000e", "igb", "button"];
+const MODULES: [&str; 6] = ["nvme", "e1000", "e1000e", "igb", "igbvf", "button"];

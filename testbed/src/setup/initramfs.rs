@@ -120,7 +120,7 @@ fn has_interpreter(file: &[u8]) -> Option<bool> {
 const PT_INTERP: usize = 3;
 const INIT: &str = include_str!("../l1/init.sh");
 const AGENT: &str = include_str!("../l1/agent.sh");
-const MODULES: [&str; 14] = [
+const MODULES: [&str; 16] = [
     "virtio_pci",
     "virtio_console",
     "9pnet_virtio",
@@ -131,8 +131,10 @@ const MODULES: [&str; 14] = [
     "vfio_iommu_type1",
     "nvme",
     "virtio_net",
+    "e1000",
     "e1000e",
     "igb",
+    "igbvf",
     "crc32c_generic",
     "ext4",
 ];

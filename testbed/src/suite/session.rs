@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use crate::l1::{Job, L1, Stream};
 use crate::suite::Suite;
 use crate::suite::build::Binary;
-use crate::suite::emulated::{Wish, machine, title, wish};
 use crate::suite::libtest::Counter;
 use crate::suite::table::Row;
+use crate::suite::words::Wish;
 use crate::{L1Error, Progress, Testbed};
 
 /// A series of test binaries and the server they run in at the moment.
@@ -52,10 +52,10 @@ impl<'a> Session<'a> {
 
     /// Runs `binary`, again if the emulator was at fault, at most three times.
     pub fn run(&mut self, binary: &Binary) -> Row {
-        let wish = wish(&binary.name);
-        let mut row = Row::new(binary.tier, &binary.name, &title(wish));
+        let wish = Wish::of(&binary.name);
+        let mut row = Row::new(binary.tier, &binary.name, &wish.title());
         if self.progress != Progress::Quiet {
-            println!("\n== tier {}: {} in {}", binary.tier, binary.name, title(wish));
+            println!("\n== tier {}: {} in {}", binary.tier, binary.name, wish.title());
         }
         loop {
             let mut counter = Counter::default();
@@ -121,8 +121,8 @@ impl<'a> Session<'a> {
         {
             return Ok(l1);
         }
-        let _step = self.progress.step(format!("booting {}", title(wish)));
-        L1::boot(self.testbed, &machine(wish, self.disk.as_deref()))
+        let _step = self.progress.step(format!("booting {}", wish.title()));
+        L1::boot(self.testbed, &wish.machine(self.disk.as_deref()))
     }
 }
 
