@@ -47,24 +47,25 @@ impl Listener {
         let flags = EFD_NONBLOCK | EFD_CLOEXEC;
         let stop = Arc::new(EventFd::new(flags)?);
         let (error, request) = (EventFd::new(flags)?, EventFd::new(flags)?);
-        let mut wired = Vec::new();
+        // It is whole before anything is wired, so that its drop unwires what was when a later step fails.
+        let mut listener = Listener {
+            stop: Arc::clone(&stop),
+            transport: Arc::clone(transport),
+            wired: Vec::new(),
+            thread: None,
+        };
         for (kind, event) in [(IrqKind::Error, &error), (IrqKind::Request, &request)] {
             if transport.irq(kind).count > 0 {
                 transport.wire(kind, 0, &[Some(borrow(event))])?;
-                wired.push(kind);
+                listener.wired.push(kind);
             }
         }
-        let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new()
             .name(format!("events-{device}"))
             .stack_size(STACK)
-            .spawn(move || listen(device, &stopped, (&error, &request), sink.as_ref()))?;
-        Ok(Listener {
-            stop,
-            transport: Arc::clone(transport),
-            wired,
-            thread: Some(thread),
-        })
+            .spawn(move || listen(device, &stop, (&error, &request), sink.as_ref()))?;
+        listener.thread = Some(thread);
+        Ok(listener)
     }
 }
 
@@ -113,3 +114,113 @@ fn listen(device: Bdf, stop: &EventFd, (error, request): (&EventFd, &EventFd), s
 
 /// Ample for a sink. The usual 2 MiB is what a kernel backs by one huge page at the first touch.
 const STACK: usize = 256 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::{IrqInfo, RegionIndex, RegionInfo};
+    use pellucid_partition::Mapping;
+    use std::fs::File;
+    use std::io::Write;
+    use std::sync::Mutex;
+    use std::sync::mpsc::channel;
+
+    /// A device of nothing but event interrupts; `refused` cannot be wired.
+    #[derive(Default)]
+    struct Host {
+        refused: Option<IrqKind>,
+        wired: Mutex<Vec<(IrqKind, File)>>,
+    }
+
+    impl Host {
+        fn signal(&self, wanted: IrqKind) {
+            let wired = self.wired.lock().unwrap();
+            let (_, event) = wired.iter().find(|(kind, _)| *kind == wanted).unwrap();
+            let mut event: &File = event;
+            event.write_all(&1_u64.to_ne_bytes()).unwrap();
+        }
+    }
+
+    impl Transport for Host {
+        fn region(&self, _: RegionIndex) -> Option<RegionInfo> {
+            None
+        }
+        fn read(&self, _: RegionIndex, _: u64, _: &mut [u8]) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        fn write(&self, _: RegionIndex, _: u64, _: &[u8]) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        fn map(&self, _: RegionIndex, _: u64, _: usize) -> io::Result<Mapping> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        fn resettable(&self) -> bool {
+            false
+        }
+        fn reset(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn irq(&self, kind: IrqKind) -> IrqInfo {
+            let count = u32::from(matches!(kind, IrqKind::Error | IrqKind::Request));
+            IrqInfo { count, fixed: false }
+        }
+        fn wire(&self, kind: IrqKind, _: u32, fds: &[Option<BorrowedFd<'_>>]) -> io::Result<()> {
+            if self.refused == Some(kind) {
+                return Err(io::Error::from_raw_os_error(libc::EBUSY));
+            }
+            let event = fds[0].unwrap().try_clone_to_owned().unwrap();
+            self.wired.lock().unwrap().push((kind, File::from(event)));
+            Ok(())
+        }
+        fn unmask_by(&self, _: IrqKind, _: BorrowedFd<'_>) -> io::Result<()> {
+            Ok(())
+        }
+        fn unwire(&self, kind: IrqKind) -> io::Result<()> {
+            self.wired.lock().unwrap().retain(|(wired, _)| *wired != kind);
+            Ok(())
+        }
+    }
+
+    fn started(
+        host: Host,
+    ) -> (
+        Arc<Host>,
+        io::Result<Listener>,
+        std::sync::mpsc::Receiver<DeviceEvent>,
+    ) {
+        let (told, heard) = channel();
+        let told = Mutex::new(told);
+        let host = Arc::new(host);
+        let transport = Arc::clone(&host) as Arc<dyn Transport>;
+        let sink: EventSink = Arc::new(move |event| told.lock().unwrap().send(event).unwrap());
+        let listener = Listener::start("0000:01:00.0".parse().unwrap(), &transport, sink);
+        (host, listener, heard)
+    }
+
+    #[test]
+    fn each_event_is_told_once_and_nothing_is_wired_afterwards() {
+        let (host, listener, heard) = started(Host::default());
+        let device = "0000:01:00.0".parse().unwrap();
+        host.signal(IrqKind::Request);
+        assert_eq!(heard.recv().unwrap(), DeviceEvent::Wanted { device });
+        host.signal(IrqKind::Error);
+        assert_eq!(heard.recv().unwrap(), DeviceEvent::Error { device });
+        drop(listener);
+        assert!(heard.try_recv().is_err());
+        assert!(host.wired.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_host_that_refuses_the_second_event_keeps_none() {
+        let refused = Some(IrqKind::Request);
+        let (host, listener, _heard) = started(Host {
+            refused,
+            ..Host::default()
+        });
+        assert_eq!(
+            listener.err().and_then(|error| error.raw_os_error()),
+            Some(libc::EBUSY)
+        );
+        assert!(host.wired.lock().unwrap().is_empty());
+    }
+}
