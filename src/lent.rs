@@ -7,8 +7,8 @@ use pellucid_chipset::{Board, Placed, PortAt, RootPort, Windows};
 use pellucid_image::{RootPort as DescribedPort, intx_gsi};
 use pellucid_partition::{Bdf, Layout, Populated, StateDir};
 use pellucid_passthrough::{
-    Admitted, Assigned, Bound, DeviceEvent, Function, Guest, IoSpace, IrqKind, Placement, PlacementWindows,
-    PortWindows, RegionIndex, ReleaseError, View,
+    Admitted, Assigned, Bar, BarShape, Bound, DeviceEvent, Function, Guest, IoSpace, IrqKind, Placement,
+    PlacementWindows, PortWindows, RegionIndex, ReleaseError, View,
 };
 
 use crate::error::LendError;
@@ -59,7 +59,7 @@ impl Taken {
     /// Finds a place for every BAR and port window.
     pub(crate) fn place(&self, topology: Topology, layout: &Layout) -> Result<Tree, LendError> {
         let windows = PlacementWindows::of(layout);
-        let seen = |(guest, bound): &(Bdf, Bound)| as_seen(bound.function(), *guest, &topology);
+        let seen = |(guest, bound): &(Bdf, Bound)| as_seen(bound, *guest, &topology);
         let functions: Vec<Function> = self.functions.iter().map(seen).collect();
         let placement = Placement::fit(&windows, &functions.iter().collect::<Vec<_>>())?;
         Ok(Tree {
@@ -186,14 +186,20 @@ impl Lent {
     }
 }
 
-/// The function as placement must see it: at its address in the guest, behind the guest's port.
-fn as_seen(function: &Function, guest: Bdf, topology: &Topology) -> Function {
-    let upstream = topology.port_above(guest.bus()).into_iter().collect();
-    Function {
-        bdf: guest,
-        upstream,
-        ..function.clone()
-    }
+/// The function as placement must see it: at its address in the guest, behind the guest's port, with its expansion ROM.
+fn as_seen(bound: &Bound, guest: Bdf, topology: &Topology) -> Function {
+    let mut function = bound.function().clone();
+    function.bdf = guest;
+    function.upstream = topology.port_above(guest.bus()).into_iter().collect();
+    let rom = BarShape::rom_of(bound.transport())
+        .filter(|_| function.bars.iter().all(|bar| bar.index < BarShape::ROM));
+    function.bars.extend(rom.map(|rom| Bar {
+        index: rom.index,
+        kind: rom.kind,
+        address: rom.address,
+        size: rom.size,
+    }));
+    function
 }
 
 /// The INTx pin that the function uses, from 0; `None` without INTx.

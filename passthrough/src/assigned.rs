@@ -32,7 +32,11 @@ impl Bound {
         let told = self.space().tell_kvm(guest, self.group_fd());
         told.map_err(|source| AssignError::Device { device, act, source })?;
         let transport: Arc<dyn Transport> = Arc::clone(self.lease()) as _;
-        let endpoint = Endpoint::wire(device, &transport, guest, view)?;
+        let mut guest = guest.clone();
+        guest
+            .peers
+            .get_or_insert_with(|| Arc::clone(self.space().peers()));
+        let endpoint = Endpoint::wire(device, &transport, &guest, view)?;
         tracing::info!(%device, hidden = ?endpoint.hidden(), "assigned");
         Ok(Assigned {
             endpoint: Arc::new(endpoint),

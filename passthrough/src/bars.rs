@@ -1,75 +1,24 @@
 //! Base address registers as a guest sees them, and the one state machine that says which of them are open to it:
-//! a function of memory and I/O enable, power state and register values.
+//! a function of memory, I/O and ROM enable, power state and register values.
 
 use pellucid_partition::Bdf;
 
-use crate::inventory::{Bar, BarKind};
+use crate::config::ConfigTable;
+use crate::inventory::BarKind;
 
-/// A base address register with the address that it begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BarShape {
-    /// 0 to 5.
-    pub index: u8,
-    /// What it decodes.
-    pub kind: BarKind,
-    /// Bytes, a power of two.
-    pub size: u64,
-    /// Where the guest finds it at first; 0: nowhere, the guest is to place it.
-    pub address: u64,
-}
+mod shape;
 
-impl BarShape {
-    /// The host's register with another address.
-    #[must_use]
-    pub fn of(bar: &Bar, address: u64) -> BarShape {
-        BarShape {
-            index: bar.index,
-            kind: bar.kind,
-            size: bar.size,
-            address,
-        }
-    }
+pub use shape::BarShape;
 
-    /// Whether it takes two registers.
-    #[must_use]
-    pub fn is_64bit(&self) -> bool {
-        matches!(self.kind, BarKind::Memory64 { .. })
-    }
-
-    /// The register's value for an address, with its type bits (PCI 3.0, 6.2.5.1).
-    #[must_use]
-    pub fn register(&self, address: u64) -> u64 {
-        let kind = match self.kind {
-            BarKind::Io => 1,
-            BarKind::Memory32 { prefetchable } => u64::from(prefetchable) << 3,
-            BarKind::Memory64 { prefetchable } => 4 | u64::from(prefetchable) << 3,
-        };
-        (address & self.write_mask()) | kind
-    }
-
-    /// The bits that a guest can write: those above the size.
-    #[must_use]
-    pub fn write_mask(&self) -> u64 {
-        let above = !(self.size.max(self.least()) - 1);
-        if self.is_64bit() {
-            above
-        } else {
-            above & 0xffff_ffff
-        }
-    }
-
-    fn least(&self) -> u64 {
-        if self.kind == BarKind::Io { 4 } else { 16 }
-    }
-}
-
-/// What the registers say at one moment.
+/// What the registers say at one moment. The default is a function that answers nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Decode {
     /// Memory decoding is enabled.
     pub memory: bool,
     /// I/O decoding is enabled.
     pub io: bool,
+    /// The expansion ROM is enabled.
+    pub rom: bool,
     /// The function is in power state D0.
     pub awake: bool,
     /// The value of each register of [`BarShape`], in the same order: the address, without type bits.
@@ -80,21 +29,53 @@ pub struct Decode {
 pub type Open = (u8, u64);
 
 impl Decode {
-    /// The BARs that are open to the guest in this state. Those whose address is no place for a device are not.
+    /// What the registers in `table` say, with the command register and the power state as the hardware has them.
+    #[must_use]
+    pub fn of(table: &ConfigTable, bars: &[BarShape], command: u16, power: u16) -> Decode {
+        // A function that is gone reads all ones.
+        if command == u16::MAX {
+            return Decode::default();
+        }
+        let register = |bar: &BarShape| {
+            let low = u64::from(table.dword(bar.place()));
+            let high = if bar.is_64bit() {
+                table.dword(bar.place() + 4)
+            } else {
+                0
+            };
+            u64::from(high) << 32 | low
+        };
+        Decode {
+            memory: command & 2 != 0,
+            io: command & 1 != 0,
+            rom: bars
+                .iter()
+                .any(|bar| bar.is_rom() && table.dword(bar.place()) & 1 != 0),
+            awake: power & 3 == 0,
+            addresses: bars
+                .iter()
+                .map(|bar| register(bar) & bar.address_mask())
+                .collect(),
+        }
+    }
+
+    /// The BARs that are open to the guest in this state. Not those whose address is no place for a device; of two at one place,
+    /// which on hardware would answer both, the one with the lower number.
     #[must_use]
     pub fn open(&self, bars: &[BarShape], allowed: &Allowed) -> Vec<Open> {
-        let mut open: Vec<Open> = Vec::new();
+        let mut open: Vec<(&BarShape, u64)> = Vec::new();
         for (bar, address) in bars.iter().zip(&self.addresses) {
-            let enabled = if bar.kind == BarKind::Io {
-                self.io
-            } else {
-                self.memory
+            let enabled = match bar.kind {
+                BarKind::Io => self.io,
+                _ if bar.is_rom() => self.memory && self.rom,
+                _ => self.memory,
             };
-            if enabled && self.awake && allowed.holds(bar, *address) {
-                open.push((bar.index, *address));
+            let decodes = enabled && self.awake && allowed.holds(bar, *address);
+            if decodes && !open.iter().any(|other| bar.meets(*address, *other)) {
+                open.push((bar, *address));
             }
         }
-        open
+        open.iter().map(|(bar, address)| (bar.index, *address)).collect()
     }
 }
 
@@ -153,5 +134,8 @@ impl Change {
 
 /// Names a range of a device on a bus.
 pub(crate) fn range_name(device: Bdf, bar: u8) -> String {
+    if bar == BarShape::ROM {
+        return format!("{device} ROM");
+    }
     format!("{device} BAR {bar}")
 }

@@ -1,9 +1,10 @@
 //! The configuration space of an assigned function: what a guest reads and writes, and what follows from it.
 //! Order on every change: close BARs that will not answer, tell the hardware, open those that now do.
 
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pellucid_partition::{Bdf, ConfigHandler, MsiMessage};
+use pellucid_partition::{Bdf, ConfigHandler};
 
 use crate::bars::{Allowed, BarShape, Change, Decode};
 use crate::config::{ConfigTable, Register};
@@ -72,11 +73,12 @@ impl Endpoint {
         self.messages.in_use()
     }
 
-    /// What the registers would say with `pending` bytes written to the hardware at their offsets.
+    /// What the registers would say with `pending` bytes written to the hardware at their offsets. A function whose registers cannot
+    /// be read answers nowhere.
     fn decode(&self, table: &ConfigTable, pending: &[(u16, Vec<u8>)]) -> Decode {
         let word = |offset: u16| {
             let mut data = [0; 2];
-            self.fetch(table, offset, &mut data);
+            self.fetch(table, offset, &mut data).ok()?;
             for (at, bytes) in pending {
                 for (index, byte) in bytes.iter().enumerate() {
                     if let Some(place) = (at + index as u16).checked_sub(offset).filter(|place| *place < 2) {
@@ -84,38 +86,27 @@ impl Endpoint {
                     }
                 }
             }
-            u16::from_le_bytes(data)
+            Some(u16::from_le_bytes(data))
         };
-        let command = word(COMMAND);
-        let awake = table
-            .place(Register::Power)
-            .is_none_or(|power| word(power) & 3 == 0);
-        let addresses = self.bars.iter().map(|bar| {
-            let at = 0x10 + u16::from(bar.index) * 4;
-            let high = if bar.is_64bit() {
-                u64::from(table.dword(at + 4)) << 32
-            } else {
-                0
-            };
-            (high | u64::from(table.dword(at))) & bar.write_mask()
-        });
-        Decode {
-            io: command & 1 != 0,
-            memory: command & 2 != 0,
-            awake,
-            addresses: addresses.collect(),
+        let power = table.place(Register::Power).map_or(Some(0), word);
+        match (word(COMMAND), power) {
+            (Some(command), Some(power)) => Decode::of(table, &self.bars, command, power),
+            _ => Decode::default(),
         }
     }
 
-    fn fetch(&self, table: &ConfigTable, offset: u16, data: &mut [u8]) {
+    /// Reads as the guest does; where the hardware does not answer it finds all ones.
+    fn fetch(&self, table: &ConfigTable, offset: u16, data: &mut [u8]) -> io::Result<()> {
+        let mut read = Ok(());
         if table.wants_hardware(offset, data.len()) {
-            let read = self.transport.read(RegionIndex::Config, u64::from(offset), data);
-            if let Err(error) = read {
+            read = self.transport.read(RegionIndex::Config, u64::from(offset), data);
+            if let Err(error) = &read {
                 tracing::debug!(device = %self.device, offset, %error, "a configuration read failed");
                 data.fill(0xff);
             }
         }
         table.overlay(offset, data);
+        read
     }
 
     fn send(&self, hardware: &[(u16, Vec<u8>)]) {
@@ -160,8 +151,8 @@ impl Endpoint {
         self.send(&[(COMMAND, vec![0, 0])]);
         for bar in &self.bars {
             let length = if bar.is_64bit() { 8 } else { 4 };
-            let at = 0x10 + u16::from(bar.index) * 4;
-            state.table.preset(at, &bar.register(0).to_le_bytes()[..length]);
+            let none = bar.register(0).to_le_bytes();
+            state.table.preset(bar.place(), &none[..length]);
         }
         if let Some(msix) = state.table.place(Register::Msix) {
             let control = state.table.word(msix) & 0x3fff;
@@ -170,36 +161,6 @@ impl Endpoint {
         if let Some(msi) = state.table.place(Register::Msi) {
             let control = state.table.word(msi) & !0x71;
             state.table.preset(msi, &control.to_le_bytes());
-        }
-    }
-
-    fn msi(&self, table: &ConfigTable, at: u16) -> MsiSetting {
-        let control = table.word(at);
-        if control & 1 == 0 {
-            return MsiSetting::default();
-        }
-        let wide = control & 0x80 != 0;
-        let high = if wide {
-            u64::from(table.dword(at + 6)) << 32
-        } else {
-            0
-        };
-        let data = at + if wide { 10 } else { 6 };
-        let mask = if control & 0x100 != 0 {
-            table.dword(data + 4)
-        } else {
-            0
-        };
-        let most = 1 << (control >> 1 & 7).min(5);
-        let vectors = (1 << (control >> 4 & 7).min(5)).min(most);
-        let address = high | u64::from(table.dword(at + 2));
-        MsiSetting {
-            vectors,
-            message: MsiMessage {
-                address,
-                data: u32::from(table.word(data)),
-            },
-            mask,
         }
     }
 
@@ -214,7 +175,8 @@ impl ConfigHandler for Endpoint {
         if state.ended {
             data.fill(0xff);
         } else {
-            self.fetch(&state.table, offset, data);
+            // A guest learns of a failure as on hardware: by all ones.
+            drop(self.fetch(&state.table, offset, data));
         }
     }
 
@@ -225,7 +187,7 @@ impl ConfigHandler for Endpoint {
         }
         let mut current = vec![0; data.len()];
         if state.table.wants_hardware(offset, data.len()) {
-            self.fetch(&state.table, offset, &mut current);
+            drop(self.fetch(&state.table, offset, &mut current));
         }
         let written = state.table.write(offset, data, &current);
         let touches = |wanted: fn(&Register) -> bool| written.registers.iter().any(wanted);
@@ -244,7 +206,7 @@ impl ConfigHandler for Endpoint {
         if touches(|register| *register == Register::Msi)
             && let Some(at) = state.table.place(Register::Msi)
         {
-            self.messages.switch_msi(self.msi(&state.table, at));
+            self.messages.switch_msi(MsiSetting::of(&state.table, at));
         }
         if let Some(at) = state.table.place(Register::DeviceControl)
             && touches(|register| *register == Register::DeviceControl)

@@ -6,6 +6,7 @@ use pellucid_partition::{GuestMemory, Interrupts, MmioBus, PioBus, Populated, Re
 
 use crate::bars::BarShape;
 use crate::events::EventSink;
+use crate::peers::Peers;
 use crate::placement::PlacementWindows;
 
 /// The guest's side of an assignment.
@@ -21,6 +22,8 @@ pub struct Guest {
     pub pio: Arc<PioBus>,
     /// Its interrupts.
     pub interrupts: Arc<Interrupts>,
+    /// Who lets its other devices reach a BAR by DMA; [`crate::Bound::assign`] takes those of the device's I/O space where there are none.
+    pub peers: Option<Arc<Peers>>,
 }
 
 impl Guest {
@@ -33,6 +36,7 @@ impl Guest {
             mmio: Arc::clone(populated.mmio()),
             pio: Arc::clone(populated.pio()),
             interrupts: Arc::clone(populated.interrupts()),
+            peers: None,
         }
     }
 }

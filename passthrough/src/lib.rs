@@ -20,6 +20,7 @@ mod lease;
 mod line;
 mod messages;
 mod msix;
+mod peers;
 mod placement;
 mod space;
 #[allow(
@@ -49,6 +50,7 @@ pub use inventory::{
     VfioState,
 };
 pub use msix::{Geometry, MsixTable, Part};
+pub use peers::{BarMapper, Peers};
 pub use placement::{Placement, PlacementWindows, PortWindows};
 pub use space::IoSpace;
 pub use transport::{IrqInfo, IrqKind, RegionIndex, RegionInfo, Transport};

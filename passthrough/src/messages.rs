@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pellucid_partition::{Bdf, Interrupts, MsiMessage};
 
+use crate::config::ConfigTable;
 use crate::error::AssignError;
 use crate::line::Line;
 use crate::msix::{Geometry, MsixTable};
@@ -46,6 +47,39 @@ pub(crate) struct MsiSetting {
     pub(crate) message: MsiMessage,
     /// One bit for each masked vector.
     pub(crate) mask: u32,
+}
+
+impl MsiSetting {
+    /// What the guest's own copy of the capability says; `at`: its control word.
+    pub(crate) fn of(table: &ConfigTable, at: u16) -> MsiSetting {
+        let control = table.word(at);
+        if control & 1 == 0 {
+            return MsiSetting::default();
+        }
+        let wide = control & 0x80 != 0;
+        let high = if wide {
+            u64::from(table.dword(at + 6)) << 32
+        } else {
+            0
+        };
+        let data = at + if wide { 10 } else { 6 };
+        let mask = if control & 0x100 != 0 {
+            table.dword(data + 4)
+        } else {
+            0
+        };
+        let most = 1 << (control >> 1 & 7).min(5);
+        let vectors = (1 << (control >> 4 & 7).min(5)).min(most);
+        let address = high | u64::from(table.dword(at + 2));
+        MsiSetting {
+            vectors,
+            message: MsiMessage {
+                address,
+                data: u32::from(table.word(data)),
+            },
+            mask,
+        }
+    }
 }
 
 impl Messages {

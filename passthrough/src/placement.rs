@@ -77,6 +77,11 @@ impl Placement {
             ranges: Vec::new(),
         };
         let mut placement = Placement::default();
+        for function in functions {
+            let unplaced = function.bars.iter().filter(|bar| is_unplaced(bar));
+            let shapes = unplaced.map(|bar| BarShape::of(bar, 0));
+            placement.bars.entry(function.bdf).or_default().extend(shapes);
+        }
         let mut moved = Vec::new();
         // Those that keep the host's addresses come first, so that the others fill the gaps.
         for (port, wanted) in units {
@@ -251,7 +256,7 @@ impl Taken<'_> {
 fn wanted(windows: &PlacementWindows, behind_port: bool, members: &[&Function]) -> Vec<Wanted> {
     let mut wanted: Vec<Wanted> = Vec::new();
     for function in members {
-        for bar in &function.bars {
+        for bar in function.bars.iter().filter(|bar| !is_unplaced(bar)) {
             let pool = pool(windows, behind_port, bar);
             wanted.push(Wanted {
                 function: function.bdf,
@@ -268,6 +273,11 @@ fn wanted(windows: &PlacementWindows, behind_port: bool, members: &[&Function]) 
         }
     }
     wanted
+}
+
+/// An expansion ROM that the host has not placed: the guest's operating system does, if it wants to read it, as on the host.
+fn is_unplaced(bar: &Bar) -> bool {
+    bar.index == BarShape::ROM && bar.address == 0
 }
 
 fn apart(one: &Range<u64>, other: &Range<u64>) -> bool {

@@ -15,6 +15,7 @@ use pellucid_partition::Bdf;
 use crate::dma::MappedMemory;
 use crate::error::BindError;
 use crate::guest::Guest;
+use crate::peers::Peers;
 use crate::sys::{Container, Group, VfioDevice};
 
 /// An I/O address space. Empty of memory until a device is assigned.
@@ -23,6 +24,7 @@ pub struct IoSpace {
     pub(crate) container: Arc<Container>,
     pub(crate) mapped: Mutex<Weak<MappedMemory>>,
     kvm: Mutex<Option<DeviceFd>>,
+    peers: Arc<Peers>,
 }
 
 impl IoSpace {
@@ -37,8 +39,10 @@ impl IoSpace {
             path: node.to_owned(),
             source,
         })?;
+        let container = Arc::new(container);
         Ok(Arc::new(IoSpace {
-            container: Arc::new(container),
+            peers: Peers::new(Arc::clone(&container) as _),
+            container,
             mapped: Mutex::default(),
             kvm: Mutex::default(),
         }))
@@ -47,6 +51,12 @@ impl IoSpace {
     /// The I/O address ranges that the IOMMU behind it accepts; known once a device is bound. Empty: the kernel does not say.
     pub fn iova_ranges(&self) -> io::Result<Vec<RangeInclusive<u64>>> {
         Ok(self.container.limits()?.ranges)
+    }
+
+    /// The open BARs of its devices, and which of them the others reach by DMA.
+    #[must_use]
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.peers
     }
 
     /// Takes a group in and opens `device` of it.

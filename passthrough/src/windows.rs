@@ -14,6 +14,7 @@ use crate::guest::Guest;
 use crate::inventory::BarKind;
 use crate::messages::Messages;
 use crate::msix::Part;
+use crate::peers::{Peer, PeerWindow};
 use crate::transport::{RegionIndex, Transport};
 use parts::{Parts, parts};
 
@@ -22,7 +23,9 @@ pub(crate) struct Windows {
     device: Bdf,
     guest: Guest,
     bars: BTreeMap<u8, Window>,
+    // Teardown order: what peers reach goes before the device is no peer any more.
     open: BTreeMap<u8, Opened>,
+    peer: Option<Peer>,
 }
 
 /// One BAR: its parts, with what each is made of.
@@ -33,9 +36,10 @@ struct Window {
     trapped: Vec<(u64, u64, Arc<Trap>)>,
 }
 
-/// A BAR open to the guest. Dropping it closes it.
+/// A BAR open to the guest. Dropping it closes it, to the DMA of peers first.
 struct Opened {
     address: u64,
+    _peers: Vec<PeerWindow>,
     _slots: Vec<Slot>,
     _memory: Vec<BusRange<dyn MmioHandler>>,
     _ports: Vec<BusRange<dyn PioHandler>>,
@@ -44,6 +48,7 @@ struct Opened {
 /// A part of a BAR that the guest leaves KVM for.
 struct Trap {
     bar: u8,
+    region: RegionIndex,
     base: u64,
     transport: Arc<dyn Transport>,
     messages: Arc<Messages>,
@@ -60,13 +65,10 @@ impl Windows {
     ) -> Result<Windows, AssignError> {
         let mut windows = BTreeMap::new();
         for bar in bars {
-            let index = RegionIndex::Bar(bar.index);
+            let index = bar.region();
             let info = transport.region(index).unwrap_or_default();
-            let parts = if bar.kind == BarKind::Io {
-                Parts {
-                    mapped: Vec::new(),
-                    trapped: Parts::whole(bar.size),
-                }
+            let parts = if bar.kind == BarKind::Io || bar.is_rom() {
+                Parts::trapped(bar.size)
             } else {
                 parts(bar, &info, messages.geometry())
             };
@@ -84,6 +86,7 @@ impl Windows {
                 let (transport, messages) = (Arc::clone(transport), Arc::clone(messages));
                 let trap = Trap {
                     bar: bar.index,
+                    region: index,
                     base: part.start,
                     transport,
                     messages,
@@ -106,6 +109,7 @@ impl Windows {
             guest: guest.clone(),
             bars: windows,
             open: BTreeMap::new(),
+            peer: guest.peers.as_ref().map(|peers| peers.join(device)),
         })
     }
 
@@ -129,6 +133,7 @@ impl Windows {
         };
         let mut opened = Opened {
             address,
+            _peers: Vec::new(),
             _slots: Vec::new(),
             _memory: Vec::new(),
             _ports: Vec::new(),
@@ -152,6 +157,12 @@ impl Windows {
                 source,
             })?);
         }
+        // Last, once nothing can fail any more: a peer that finds no way there is told, not the guest.
+        if let Some(peer) = &self.peer {
+            let parts = window.mapped.iter();
+            let shown = parts.map(|(offset, mapping)| peer.show(GuestAddress(address + offset), mapping));
+            opened._peers = shown.collect();
+        }
         tracing::debug!(device = %self.device, bar, address, size = window.size, "BAR open");
         self.open.insert(bar, opened);
         Ok(())
@@ -166,6 +177,7 @@ impl Windows {
     pub(crate) fn end(&mut self) {
         self.open.clear();
         self.bars.clear();
+        self.peer = None;
     }
 }
 
@@ -179,7 +191,7 @@ impl Trap {
             Part::Table(at) => self.messages.read_table(at, data),
             Part::Pending(at) => self.messages.read_pending(at, data),
             Part::Device => {
-                if let Err(error) = self.transport.read(RegionIndex::Bar(self.bar), offset, data) {
+                if let Err(error) = self.transport.read(self.region, offset, data) {
                     tracing::debug!(bar = self.bar, offset, %error, "a read of a BAR failed");
                     data.fill(0xff);
                 }
@@ -195,8 +207,10 @@ impl Trap {
         match part {
             Part::Table(at) => self.messages.write_table(at, data),
             Part::Pending(_) => {}
+            // A ROM is not written: nothing but a programming voltage could.
+            Part::Device if self.region == RegionIndex::Rom => {}
             Part::Device => {
-                if let Err(error) = self.transport.write(RegionIndex::Bar(self.bar), offset, data) {
+                if let Err(error) = self.transport.write(self.region, offset, data) {
                     tracing::debug!(bar = self.bar, offset, %error, "a write of a BAR failed");
                 }
             }

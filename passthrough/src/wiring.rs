@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pellucid_partition::Bdf;
 
-use crate::bars::Allowed;
+use crate::bars::{Allowed, BarShape};
 use crate::capabilities::{Capabilities, ID_MSIX, dword};
 use crate::config::{ConfigOrigin, ConfigTable, SIZE};
 use crate::endpoint::{Endpoint, State};
@@ -24,8 +24,10 @@ impl Endpoint {
         device: Bdf,
         transport: &Arc<dyn Transport>,
         guest: &Guest,
-        view: View,
+        mut view: View,
     ) -> Result<Endpoint, AssignError> {
+        view.bars.sort_by_key(|bar| bar.index);
+        BarShape::check(&view.bars).map_err(|(bar, wrong)| AssignError::Bar { device, bar, wrong })?;
         let failed = |act| move |source| AssignError::Device { device, act, source };
         let space = read_space(transport.as_ref()).map_err(failed("reading its configuration space"))?;
         let line = view.line.filter(|_| transport.irq(IrqKind::Intx).count > 0);

@@ -29,6 +29,7 @@ fn decode(memory: bool, io: bool, awake: bool) -> Decode {
     Decode {
         memory,
         io,
+        rom: false,
         awake,
         addresses: vec![0xc000_0000, 0x2000],
     }
@@ -59,6 +60,50 @@ fn a_bar_at_no_place_for_a_device_is_not_open() {
         };
         assert!(state.open(&[MEMORY], &allowed()).is_empty(), "{address:#x}");
     }
+}
+
+#[test]
+fn a_rom_answers_only_while_it_and_memory_are_enabled() {
+    let rom = BarShape::rom(0x800, 0).unwrap();
+    let open = |memory, rom_on| {
+        let state = Decode {
+            rom: rom_on,
+            addresses: vec![0xc010_0000],
+            ..decode(memory, false, true)
+        };
+        state.open(&[rom], &allowed())
+    };
+    assert_eq!(open(true, true), [(BarShape::ROM, 0xc010_0000)]);
+    assert!(open(true, false).is_empty() && open(false, true).is_empty());
+}
+
+#[test]
+fn a_rom_of_a_size_that_no_register_can_say_is_none() {
+    for size in [0, 1, 0x400, 0x1800, 0x200_0000, u64::MAX] {
+        assert_eq!(BarShape::rom(size, 0), None, "{size:#x}");
+    }
+    let rom = BarShape::rom(0x1_0000, 0xc000_0000).unwrap();
+    assert_eq!(
+        (rom.register(0xc001_2345), rom.write_mask()),
+        (0xc001_0000, 0xffff_0001)
+    );
+}
+
+#[test]
+fn of_two_bars_at_one_place_the_lower_one_answers() {
+    let upper = BarShape { index: 2, ..MEMORY };
+    let open = |addresses: [u64; 2]| {
+        let state = Decode {
+            addresses: addresses.to_vec(),
+            ..decode(true, false, true)
+        };
+        state.open(&[MEMORY, upper], &allowed())
+    };
+    assert_eq!(open([0xc000_0000, 0xc000_0000]), [(0, 0xc000_0000)]);
+    assert_eq!(
+        open([0xc000_4000, 0xc000_0000]),
+        [(0, 0xc000_4000), (2, 0xc000_0000)]
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use pellucid_passthrough::{
-    BarKind, BarShape, CONFIG_SIZE, Capabilities, ConfigOrigin, ConfigTable, Register, Source,
+    BarKind, BarShape, CONFIG_SIZE, Capabilities, ConfigOrigin, ConfigTable, Decode, Register, Source,
 };
 use proptest::prelude::*;
 
@@ -163,11 +163,44 @@ fn a_conventional_function_has_no_extended_space() {
 }
 
 #[test]
-fn the_rom_reads_zero_and_takes_nothing() {
+fn a_function_without_a_rom_has_no_register_for_one() {
     let space = space();
     let mut table = table_of(&space, false);
     assert!(table.write(0x30, &[0xff; 4], &[0; 4]).hardware.is_empty());
     assert_eq!(word(&seen(&table, &space), 0x30), 0);
+}
+
+#[test]
+fn a_rom_sizes_and_is_enabled_as_the_hardware_does() {
+    let space = space();
+    let rom = BarShape::rom(0x1_0000, 0xc020_0000).unwrap();
+    let mut table = ConfigTable::new(&ConfigOrigin {
+        space: &space,
+        bars: &[BAR, rom],
+        intx: false,
+        line: 0,
+    });
+    assert_eq!(
+        word(&seen(&table, &space), 0x30),
+        0xc020_0000,
+        "disabled at first"
+    );
+    let written = table.write(0x30, &0xffff_f800_u32.to_le_bytes(), &[0; 4]);
+    assert_eq!(written.registers, [Register::Bar(BarShape::ROM)]);
+    assert!(written.hardware.is_empty());
+    assert_eq!(word(&seen(&table, &space), 0x30), 0xffff_0000);
+    table.write(0x30, &0xc030_0001_u32.to_le_bytes(), &[0; 4]);
+    assert_eq!(word(&seen(&table, &space), 0x30), 0xc030_0001);
+    let decode = Decode::of(&table, &[BAR, rom], 0x0002, 0);
+    assert!(decode.rom && decode.memory && decode.awake);
+    assert_eq!(decode.addresses, [0xc010_0000, 0xc030_0000]);
+}
+
+#[test]
+fn a_function_that_is_gone_decodes_nothing() {
+    let table = table_of(&space(), false);
+    assert_eq!(Decode::of(&table, &[BAR], 0xffff, 0xffff), Decode::default());
+    assert!(!Decode::of(&table, &[BAR], 0x0006, 0x0003).awake);
 }
 
 #[test]

@@ -34,6 +34,7 @@ impl Bench {
             mmio: Arc::new(MmioBus::new()),
             pio: Arc::new(PioBus::new()),
             interrupts: Arc::new(Interrupts::new(Arc::clone(&vm))),
+            peers: None,
             vm,
         };
         let script = Arc::new(device(&guest.mmio));

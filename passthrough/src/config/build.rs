@@ -50,8 +50,6 @@ impl ConfigTable {
         self.mask[0x05] = 0x05;
         self.watch(0x04, 2, Register::Command);
         self.fix(0x28, 8);
-        // An expansion ROM is executed by firmware only; its register reads zero, as if there were none.
-        self.clear(0x30, 4);
         self.fix(0x34, 8);
         self.fix(0x3c, 4);
         self.source[0x3c] = Source::Shadow;
@@ -63,8 +61,9 @@ impl ConfigTable {
 
     fn bars(&mut self, bars: &[BarShape]) {
         self.clear(0x10, 24);
+        self.clear(0x30, 4);
         for bar in bars {
-            let at = 0x10 + u16::from(bar.index) * 4;
+            let at = bar.place();
             let width = if bar.is_64bit() { 8 } else { 4 };
             let register = bar.register(bar.address);
             let mask = bar.write_mask();

@@ -42,6 +42,16 @@ pub enum AssignError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A base address register that no function has.
+    #[error("device {device}: BAR {bar}: {wrong}; whoever made this list of BARs is at fault, not the guest")]
+    Bar {
+        /// The function.
+        device: Bdf,
+        /// The register, 6 for the ROM.
+        bar: u8,
+        /// What is wrong with it.
+        wrong: &'static str,
+    },
     /// A range is taken.
     #[error("device {device}: {source}")]
     Bus {

@@ -6,7 +6,9 @@ use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use pellucid_partition::Region;
+use pellucid_partition::{GuestAddress, HostAddress, Mapping, Region};
+
+use crate::peers::BarMapper;
 
 use super::{Message, Plain, Request, exchange, exchange_growing, map_dma, plain};
 
@@ -73,20 +75,38 @@ impl Container {
 
     /// Maps a region of guest memory at the I/O address equal to its guest address.
     pub(crate) fn map(&self, region: &Region) -> io::Result<()> {
-        let mut message = Message::new(32);
-        message.put_u32(4, MAP_READ | MAP_WRITE);
-        message.put_u64(8, region.host.0);
-        message.put_u64(16, region.guest.0);
-        message.put_u64(24, region.size);
-        map_dma(self.file.as_fd(), &mut message)
+        self.map_at(region.guest, region.host, region.size)
     }
 
     /// Unmaps what [`Container::map`] mapped.
     pub(crate) fn unmap(&self, region: &Region) -> io::Result<()> {
+        self.unmap_at(region.guest, region.size)
+    }
+
+    fn map_at(&self, at: GuestAddress, host: HostAddress, size: u64) -> io::Result<()> {
+        let mut message = Message::new(32);
+        message.put_u32(4, MAP_READ | MAP_WRITE);
+        message.put_u64(8, host.0);
+        message.put_u64(16, at.0);
+        message.put_u64(24, size);
+        map_dma(self.file.as_fd(), &mut message)
+    }
+
+    fn unmap_at(&self, at: GuestAddress, size: u64) -> io::Result<()> {
         let mut message = Message::new(24);
-        message.put_u64(8, region.guest.0);
-        message.put_u64(16, region.size);
+        message.put_u64(8, at.0);
+        message.put_u64(16, size);
         exchange(self.file.as_fd(), Request::UnmapDma, &mut message).map(|_| ())
+    }
+}
+
+impl BarMapper for Container {
+    fn map_bar(&self, at: GuestAddress, bar: &Mapping) -> io::Result<()> {
+        self.map_at(at, bar.host(), bar.size() as u64)
+    }
+
+    fn unmap_bar(&self, at: GuestAddress, size: u64) -> io::Result<()> {
+        self.unmap_at(at, size)
     }
 }
 

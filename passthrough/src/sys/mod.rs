@@ -164,9 +164,10 @@ fn device_fd(group: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<OwnedFd
 
 /// Gives a range of this process's memory to the IOMMU. `message` is a `vfio_iommu_type1_dma_map`.
 fn map_dma(container: BorrowedFd<'_>, message: &mut Message) -> io::Result<()> {
-    // SAFETY: the kernel reads `argsz` bytes, all inside the message. The memory named in it is guest memory,
-    // mapped as long as the subscription through which alone this is reached; no reference to it exists in Rust,
-    // and the kernel pins the pages, so that the device never writes to a page that became something else.
+    // SAFETY: the kernel reads `argsz` bytes, all inside the message. The memory named in it is a `Region` or a `Mapping`
+    // that is mapped during the call, and no reference into either exists in Rust. The kernel pins pages of memory until
+    // they are unmapped from the IOMMU, and of a BAR maps the device's own addresses, so that a device never writes to
+    // what became something else of this process.
     let result = unsafe {
         libc::ioctl(
             container.as_raw_fd(),

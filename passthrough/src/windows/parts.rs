@@ -14,8 +14,12 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn whole(size: u64) -> Vec<Range<u64>> {
-        vec![Range { start: 0, end: size }]
+    /// Nothing is mapped.
+    pub(super) fn trapped(size: u64) -> Parts {
+        Parts {
+            mapped: Vec::new(),
+            trapped: vec![Range { start: 0, end: size }],
+        }
     }
 }
 
@@ -38,7 +42,8 @@ pub(super) fn parts(bar: &BarShape, info: &RegionInfo, msix: Option<Geometry>) -
     let mut areas: Vec<Range<u64>> = info
         .mappable
         .iter()
-        .map(|area| up(area.start)..down(area.end.min(bar.size)))
+        // What is said to be mappable behind the region's end is not there.
+        .map(|area| up(area.start)..down(area.end.min(bar.size).min(info.size)))
         .collect();
     areas.sort_by_key(|area| area.start);
     let mut parts = Parts::default();
@@ -117,7 +122,7 @@ mod tests {
     #[test]
     fn a_bar_smaller_than_a_page_is_trapped_whole() {
         let parts = parts(&bar(0x100), &info(0x100, &[0..0x100]), None);
-        assert_eq!((parts.mapped.len(), parts.trapped), (0, Parts::whole(0x100)));
+        assert_eq!(parts, Parts::trapped(0x100));
     }
 
     #[test]
@@ -130,8 +135,17 @@ mod tests {
         assert_eq!(sparse.mapped, [0x1000..0x2000, 0x4000..0x8000]);
         assert_eq!(sparse.trapped, [0..0x1000, 0x2000..0x4000]);
         assert_eq!(
-            parts(&bar(0x8000), &info(0x8000, &[]), None).trapped,
-            Parts::whole(0x8000)
+            parts(&bar(0x8000), &info(0x8000, &[]), None),
+            Parts::trapped(0x8000)
+        );
+    }
+
+    #[test]
+    fn a_region_shorter_than_its_bar_is_mapped_to_its_end_only() {
+        let short = parts(&bar(0x8000), &info(0x3000, &[0..0x8000]), None);
+        assert_eq!(
+            (short.mapped, short.trapped),
+            (vec![0..0x3000], vec![0x3000..0x8000])
         );
     }
 
