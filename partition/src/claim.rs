@@ -2,6 +2,8 @@
 //!
 //! The lock dies with its owner, whatever kills it; the record stays, and [`StateDir::heal`](crate::StateDir::heal) reads it.
 
+use std::os::fd::{AsFd, BorrowedFd};
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::ClaimError;
@@ -145,6 +147,12 @@ impl Claim {
     #[must_use]
     pub fn record(&self) -> &ClaimRecord {
         &self.record
+    }
+
+    /// The descriptor of its lock. A child that has a copy keeps the resource held until it ends, or until this claim ends.
+    #[must_use]
+    pub fn lock(&self) -> Option<BorrowedFd<'_>> {
+        self.hold.as_ref().map(|hold| hold.lock.as_fd())
     }
 
     /// Gives the resource back, after its owner has undone what it did.

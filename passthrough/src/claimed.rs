@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use pellucid_partition::{Bdf, Claim, Resource, StateDir};
+use pellucid_partition::{Bdf, Claim, StateDir};
 
-use crate::admit::{Admitted, unused};
+use crate::admit::Admitted;
+use crate::claimant::Claimant;
 use crate::driver::{DriverSeat, Way};
 use crate::error::TakeError;
-use crate::heal::PciHealer;
-use crate::inventory::{Function, uses_now};
+use crate::inventory::Function;
+use crate::quarantine::Quarantine;
+use crate::sys::Errand;
 
 /// Held, off its host driver, with the way back on record. Not opened; cannot do DMA for us.
 ///
@@ -33,41 +35,33 @@ pub struct Claimed {
 }
 
 impl Admitted {
-    /// Takes the function off its driver for `partition`. The undo record is on disk before the first change.
+    /// Takes the function off its driver for `partition`, as [`Claimant::claim`] does.
     pub fn claim(self, state: &StateDir, partition: &str) -> Result<Claimed, TakeError> {
-        self.claim_at(Path::new("/"), state, partition)
-    }
-
-    /// The same on the host whose `sys` and `dev` are below `root`.
-    pub fn claim_at(self, root: &Path, state: &StateDir, partition: &str) -> Result<Claimed, TakeError> {
-        let device = self.function().bdf;
-        let mut claim = state.claim(Resource::new(RESOURCE_KIND, &device.to_string()), partition)?;
-        // The survey may be old; a file system mounted since must not lose its disk.
-        unused(device, &uses_now(root, device))?;
-        let seat = DriverSeat::new(root, device);
-        let way = Way {
-            original: seat.state()?,
-            quarantined: None,
-        };
-        claim.record_undo(PciHealer::KIND, &to_value(device, &way)?)?;
-        let group = self.group();
-        let mut claimed = Claimed {
-            function: self.function().clone(),
-            group,
-            node: PathBuf::new(),
-            seat,
-            way,
-            claim: Some(claim),
-        };
-        // From here on, dropping `claimed` takes back whatever was done.
-        claimed.seat.to_vfio()?;
-        claimed.node = claimed.seat.await_node(group)?;
-        tracing::info!(%device, from = ?claimed.way.original.bound, group, "claimed");
-        Ok(claimed)
+        Claimant::new(state, partition).claim(self)
     }
 }
 
 impl Claimed {
+    /// Held, with the way back on record; still on its driver.
+    pub(crate) fn held(admitted: Admitted, seat: DriverSeat, way: Way, claim: Claim) -> Claimed {
+        Claimed {
+            function: admitted.function().clone(),
+            group: admitted.group(),
+            node: PathBuf::new(),
+            seat,
+            way,
+            claim: Some(claim),
+        }
+    }
+
+    /// To vfio-pci. What fails on the way is taken back by dropping it.
+    pub(crate) fn leave_driver(&mut self) -> Result<(), TakeError> {
+        self.seat.to_vfio()?;
+        self.node = self.seat.await_node(self.group)?;
+        tracing::info!(device = %self.bdf(), from = ?self.way.original.bound, group = self.group, "claimed");
+        Ok(())
+    }
+
     /// The function as it was surveyed.
     #[must_use]
     pub fn function(&self) -> &Function {
@@ -101,13 +95,11 @@ impl Claimed {
     pub(crate) fn quarantine(&mut self, reason: String) -> TakeError {
         let device = self.bdf();
         tracing::error!(%device, reason, "quarantined: the function is not given back to the host");
-        self.way.quarantined = Some(reason.clone());
-        if let Some(mut claim) = self.claim.take() {
-            let recorded =
-                to_value(device, &self.way).and_then(|value| Ok(claim.record_undo(PciHealer::KIND, &value)?));
-            if let Err(error) = recorded {
-                return error;
-            }
+        self.way.quarantined = Some(Quarantine::now(reason.clone()));
+        if let Some(mut claim) = self.claim.take()
+            && let Err(error) = self.way.record(&mut claim)
+        {
+            return error;
         }
         TakeError::Quarantined { device, reason }
     }
@@ -116,8 +108,17 @@ impl Claimed {
         let Some(claim) = self.claim.take() else {
             return Ok(());
         };
+        if let Some(errand) = self.seat.stuck() {
+            wait_for_the_kernel(errand, claim);
+            return Ok(());
+        }
         // On an error the claim is dropped unreleased, so that its record stays for `heal`.
-        self.seat.restore(&self.way)?;
+        let restored = self.seat.restore(&self.way);
+        if let Some(errand) = self.seat.stuck() {
+            wait_for_the_kernel(errand, claim);
+            return restored;
+        }
+        restored?;
         claim.release()?;
         tracing::info!(device = %self.bdf(), to = ?self.way.original.bound, "given back");
         Ok(())
@@ -132,13 +133,24 @@ impl Drop for Claimed {
     }
 }
 
-fn to_value(device: Bdf, way: &Way) -> Result<serde_json::Value, TakeError> {
-    let unreadable = |error: serde_json::Error| TakeError::Record {
-        device: device.to_string(),
-        source: error.into(),
+/// Keeps a function held as long as a child hangs in its driver: moving it again would only hang too. Its record stays, so that `heal`
+/// gives it back once the kernel lets go. If this process ends before, the child's copy of the lock holds it.
+fn wait_for_the_kernel(errand: Errand, claim: Claim) {
+    let name = format!("stuck-{}", claim.record().resource.name);
+    let wait = move || {
+        errand.bury();
+        drop(claim);
     };
-    serde_json::to_value(way).map_err(unreadable)
+    if let Err(error) = std::thread::Builder::new()
+        .name(name)
+        .stack_size(STACK)
+        .spawn(wait)
+    {
+        tracing::error!(%error, "nobody waits for a driver that hangs; the function can be healed meanwhile");
+    }
 }
 
 /// The kind of resource under which functions are claimed.
 pub const RESOURCE_KIND: &str = "device";
+
+const STACK: usize = 128 << 10;

@@ -1,41 +1,53 @@
-//! Moving a function between host drivers through sysfs, and the record by which it can be moved back.
-//! Every step can be repeated; none waits without a limit.
+//! Moving a function between host drivers through sysfs. Every step can be repeated; none waits without a limit.
+
+mod settings;
+mod way;
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pellucid_partition::Bdf;
-use serde::{Deserialize, Serialize};
+use pellucid_partition::{Bdf, step};
 
 use crate::error::TakeError;
 use crate::inventory::DriverState;
+use crate::sys::Errand;
 
-/// How to give a function back: written and synced before the first change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Way {
-    /// The driver and the override that it had.
-    pub(crate) original: DriverState,
-    /// Why it is kept away from its driver, if it failed its health proof.
-    pub(crate) quarantined: Option<String>,
-}
+pub(crate) use settings::Settings;
+pub(crate) use way::Way;
 
 /// A function's directory in sysfs.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct DriverSeat {
     root: PathBuf,
     device: Bdf,
+    patience: Duration,
+    /// The lock of its claim, which a child at work keeps held: nobody heals a function that is being moved.
+    lock: Option<OwnedFd>,
+    /// A child that hangs in the kernel.
+    stuck: Mutex<Option<Errand>>,
 }
 
 impl DriverSeat {
-    pub(crate) fn new(root: &Path, device: Bdf) -> DriverSeat {
+    pub(crate) fn new(root: &Path, device: Bdf, patience: Duration) -> DriverSeat {
         DriverSeat {
             root: root.to_owned(),
             device,
+            patience,
+            lock: None,
+            stuck: Mutex::default(),
         }
+    }
+
+    /// The same, with the lock of the function's claim.
+    pub(crate) fn held_by(self, lock: Option<BorrowedFd<'_>>) -> DriverSeat {
+        // Without a copy it works as well; only a death in mid-write is then not waited for.
+        let lock = lock.and_then(|lock| lock.try_clone_to_owned().ok());
+        DriverSeat { lock, ..self }
     }
 
     /// Who drives it now.
@@ -60,34 +72,38 @@ impl DriverSeat {
         if self.bound().as_deref() == Some(VFIO) {
             return Ok(());
         }
-        self.write(self.path("driver_override"), VFIO)?;
+        step("override the driver", || {
+            self.write(self.path("driver_override"), VFIO)
+        })?;
         self.unbind()?;
-        self.probe(VFIO)
+        self.bind(VFIO)
     }
 
-    /// Back to where `way` says it came from.
+    /// Back to where `way` says it came from. What others have done to it meanwhile is theirs.
     pub(crate) fn restore(&self, way: &Way) -> Result<(), TakeError> {
+        if !self.exists() {
+            tracing::warn!(device = %self.device, "the function is no longer in this machine; nothing to give back");
+            return Ok(());
+        }
         let now = self.state()?;
-        if now.only != way.original.only {
+        if now.only != way.original.only && now.only.as_deref() == Some(VFIO) {
             // The kernel drops the override on an empty line.
-            self.write(
-                self.path("driver_override"),
-                way.original.only.as_deref().unwrap_or("\n"),
-            )?;
+            let only = way.original.only.as_deref().unwrap_or("\n");
+            step("restore the override", || {
+                self.write(self.path("driver_override"), only)
+            })?;
         }
-        if now.bound == way.original.bound {
-            return Ok(());
+        if now.bound != way.original.bound {
+            if now.bound.as_deref().is_some_and(|bound| bound != VFIO) {
+                tracing::warn!(device = %self.device, driver = ?now.bound, "another driver took the function; left to it");
+                return Ok(());
+            }
+            self.unbind()?;
+            if let Some(driver) = &way.original.bound {
+                self.bind(driver)?;
+            }
         }
-        // A driver that somebody else has put there meanwhile is not ours to remove.
-        if now.bound.as_deref().is_some_and(|bound| bound != VFIO) {
-            tracing::warn!(device = %self.device, driver = ?now.bound, "another driver took the function; left to it");
-            return Ok(());
-        }
-        self.unbind()?;
-        match &way.original.bound {
-            Some(driver) => self.probe(driver),
-            None => Ok(()),
-        }
+        way.settings.restore(self)
     }
 
     /// Asks the kernel to reset the function that no driver of ours holds, and says whether it then answers as a device.
@@ -118,78 +134,114 @@ impl DriverSeat {
         Ok(node)
     }
 
-    fn bound(&self) -> Option<String> {
+    /// The child that hangs in the kernel, if one does: for whoever waits for its end.
+    pub(crate) fn stuck(&self) -> Option<Errand> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The virtual functions that it has now.
+    pub(crate) fn virtual_functions(&self) -> Vec<Bdf> {
+        let links = (0_u16..).map_while(|index| fs::read_link(self.path(&format!("virtfn{index}"))).ok());
+        links
+            .filter_map(|link| link.file_name()?.to_str()?.parse().ok())
+            .collect()
+    }
+
+    pub(crate) fn bound(&self) -> Option<String> {
         let target = fs::read_link(self.path("driver")).ok()?;
         Some(target.file_name()?.to_string_lossy().into_owned())
     }
 
     fn unbind(&self) -> Result<(), TakeError> {
         let Some(driver) = self.bound() else { return Ok(()) };
-        let unbound = self.write_limited(self.path("driver/unbind"), &driver);
+        let unbound = step("unbind", || {
+            self.write_limited(&self.path("driver/unbind"), &self.device.to_string(), &driver)
+        });
         match unbound {
             // It let go between the look and the write.
-            Err(TakeError::Sysfs { .. }) if self.bound().is_none() => Ok(()),
-            other => other,
+            Err(TakeError::Sysfs { .. }) if self.bound().is_none() => {}
+            other => other?,
         }
+        self.settle(|found| found.is_none());
+        Ok(())
     }
 
-    /// Lets the kernel look for a driver; if it finds none, names the wanted one.
-    fn probe(&self, wanted: &str) -> Result<(), TakeError> {
-        let bus = self.root.join("sys/bus/pci");
-        let probed = self.write_limited(bus.join("drivers_probe"), wanted);
-        if self.bound().as_deref() != Some(wanted) && self.bound().is_none() {
-            let bound = self.write_limited(bus.join("drivers").join(wanted).join("bind"), wanted);
-            if let (Err(error), Ok(())) = (bound, probed) {
-                tracing::warn!(device = %self.device, %error, "bind refused");
-            }
-        }
+    /// The driver bound once `wanted` is content with it, or after a while.
+    fn settle(&self, wanted: impl Fn(Option<&str>) -> bool) -> Option<String> {
         let end = Instant::now() + SETTLE_LIMIT;
         loop {
             let found = self.bound();
-            if found.as_deref() == Some(wanted) {
-                return Ok(());
+            if wanted(found.as_deref()) || Instant::now() > end {
+                return found;
             }
-            if Instant::now() > end {
-                return Err(TakeError::NotBound {
-                    device: self.device,
-                    wanted: wanted.to_owned(),
-                    found,
-                });
-            }
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(2));
         }
     }
 
-    /// Writes the function's address, in a thread of its own: a driver's remove or probe can hang in the kernel.
-    fn write_limited(&self, path: PathBuf, driver: &str) -> Result<(), TakeError> {
-        let (sender, receiver) = mpsc::channel();
-        let (target, text) = (path.clone(), self.device.to_string());
-        let spawned = thread::Builder::new()
-            .name(format!("driver-{text}"))
-            .spawn(move || {
-                // The receiver is gone if the time was up; then nobody wants the answer.
-                let _ = sender.send(write_once(&target, &text));
-            });
-        spawned.map_err(|source| self.sysfs(path.clone(), source))?;
-        match receiver.recv_timeout(DRIVER_LIMIT) {
-            Ok(written) => written.map_err(|source| self.sysfs(path, source)),
-            Err(_) => Err(TakeError::Stuck {
+    /// Binds that very driver, whatever others would take the function too; if it will not, lets the kernel look for one.
+    fn bind(&self, wanted: &str) -> Result<(), TakeError> {
+        let bus = self.root.join("sys/bus/pci");
+        let ways = [
+            ("bind", bus.join("drivers").join(wanted).join("bind")),
+            ("probe", bus.join("drivers_probe")),
+        ];
+        for (name, path) in ways {
+            if self.bound().is_some() {
+                break;
+            }
+            let text = self.device.to_string();
+            match step(name, || self.write_limited(&path, &text, wanted)) {
+                Err(error @ TakeError::Sysfs { .. }) => {
+                    tracing::debug!(device = %self.device, %error, "a way to bind the driver was refused");
+                }
+                other => other?,
+            }
+        }
+        match self.settle(|found| found == Some(wanted)) {
+            Some(found) if found == wanted => Ok(()),
+            found => Err(TakeError::NotBound {
                 device: self.device,
-                driver: driver.to_owned(),
-                seconds: DRIVER_LIMIT.as_secs(),
+                wanted: wanted.to_owned(),
+                found,
             }),
         }
     }
 
-    fn write(&self, path: PathBuf, text: &str) -> Result<(), TakeError> {
+    /// Writes in a child process, because what `driver` does about it can hang in the kernel.
+    pub(crate) fn write_limited(&self, path: &Path, text: &str, driver: &str) -> Result<(), TakeError> {
+        let refused = |source| self.sysfs(path.to_owned(), source);
+        let errand = Errand::begin(path, text, self.lock.as_ref().map(AsFd::as_fd)).map_err(refused)?;
+        if let Some(written) = errand.wait(self.patience) {
+            return written.map_err(refused);
+        }
+        // A wait that can be broken off ends by this; one that cannot goes on in the child alone.
+        if !errand.kill(KILL_LIMIT) {
+            *self.stuck.lock().unwrap_or_else(PoisonError::into_inner) = Some(errand);
+        }
+        Err(TakeError::Stuck {
+            device: self.device,
+            driver: driver.to_owned(),
+            seconds: self.patience.as_secs(),
+        })
+    }
+
+    pub(crate) fn write(&self, path: PathBuf, text: &str) -> Result<(), TakeError> {
         write_once(&path, text).map_err(|source| self.sysfs(path, source))
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root
             .join("sys/bus/pci/devices")
             .join(self.device.to_string())
             .join(name)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn device(&self) -> Bdf {
+        self.device
     }
 
     fn sysfs(&self, path: PathBuf, source: io::Error) -> TakeError {
@@ -202,7 +254,7 @@ impl DriverSeat {
 }
 
 /// One write, as sysfs attributes want it; never creates a file.
-fn write_once(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_once(path: &Path, text: &str) -> io::Result<()> {
     use std::io::Write;
     fs::OpenOptions::new()
         .write(true)
@@ -214,6 +266,8 @@ fn write_once(path: &Path, text: &str) -> io::Result<()> {
 /// The driver that lends functions.
 pub(crate) const VFIO: &str = "vfio-pci";
 /// Removing a driver may flush disks; longer than this is a hang.
-const DRIVER_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const DRIVER_LIMIT: Duration = Duration::from_secs(30);
+/// A process that can be killed is gone by then.
+const KILL_LIMIT: Duration = Duration::from_secs(2);
 const SETTLE_LIMIT: Duration = Duration::from_secs(3);
 const NODE_LIMIT: Duration = Duration::from_secs(5);

@@ -10,6 +10,7 @@ use pellucid_partition::{Bdf, ClaimError};
 
 pub use assign::{AssignError, PlacementError};
 pub use refusal::Refusal;
+use refusal::list;
 
 /// The host could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +41,9 @@ pub enum TakeError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// A driver does not let go.
+    /// A driver does not let go, or does not bind. If that cannot be broken off, the function stays claimed until the kernel is done.
     #[error(
-        "device {device}: driver {driver} has not let go for {seconds} s; find what still uses it (open files, mounts), the kernel log may say more"
+        "device {device}: driver {driver} has not answered for {seconds} s; find what still uses it (open files, mounts; the kernel log may say more), then `vmm heal`"
     )]
     Stuck {
         /// The function.
@@ -78,9 +79,20 @@ pub enum TakeError {
         /// What is wrong.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Its virtual functions are in use, and would go with its driver.
+    #[error(
+        "device {device}: its virtual functions {} are in use and would go with its driver; give them back first",
+        list(functions)
+    )]
+    VirtualFunctions {
+        /// The physical function.
+        device: Bdf,
+        /// Those in use.
+        functions: Vec<Bdf>,
+    },
     /// It failed its health proof and is kept away from everybody.
     #[error(
-        "device {device}: quarantined: {reason}; it needs a reset that works (power cycle, or heal again)"
+        "device {device}: quarantined: {reason}; `vmm heal` tries its resets again, `vmm heal --lift {device}` gives it back as it is"
     )]
     Quarantined {
         /// The function.

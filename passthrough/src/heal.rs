@@ -2,16 +2,18 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pellucid_partition::{Bdf, Healer};
 
-use crate::driver::{DriverSeat, Way};
+use crate::driver::{DRIVER_LIMIT, DriverSeat, Way};
 use crate::error::TakeError;
 
 /// Restores functions to the drivers that they had. The ledger calls it only for claims without a living holder.
 #[derive(Debug, Clone)]
 pub struct PciHealer {
     root: PathBuf,
+    patience: Duration,
 }
 
 impl PciHealer {
@@ -29,7 +31,14 @@ impl PciHealer {
     pub fn at(root: &Path) -> PciHealer {
         PciHealer {
             root: root.to_owned(),
+            patience: DRIVER_LIMIT,
         }
+    }
+
+    /// Waits that long for a driver to let go or to bind, instead of 30 s.
+    #[must_use]
+    pub fn patient_for(self, patience: Duration) -> PciHealer {
+        PciHealer { patience, ..self }
     }
 
     fn restore(&self, resource: &str, record: &serde_json::Value) -> Result<(), TakeError> {
@@ -41,17 +50,14 @@ impl PciHealer {
             .parse()
             .map_err(|error: pellucid_partition::BdfError| unreadable(error.into()))?;
         let way: Way = serde_json::from_value(record.clone()).map_err(|error| unreadable(error.into()))?;
-        let seat = DriverSeat::new(&self.root, device);
-        if !seat.exists() {
-            tracing::warn!(%device, "the function is no longer in this machine; nothing to give back");
-            return Ok(());
-        }
-        if let Some(reason) = &way.quarantined
+        let seat = DriverSeat::new(&self.root, device, self.patience);
+        if let Some(quarantine) = &way.quarantined
+            && seat.exists()
             && !seat.reset_and_prove()?
         {
             return Err(TakeError::Quarantined {
                 device,
-                reason: reason.clone(),
+                reason: quarantine.reason.clone(),
             });
         }
         seat.restore(&way)?;

@@ -5,6 +5,7 @@ mod assigned;
 mod bars;
 mod bound;
 mod capabilities;
+mod claimant;
 mod claimed;
 mod config;
 mod dma;
@@ -22,6 +23,7 @@ mod messages;
 mod msix;
 mod peers;
 mod placement;
+mod quarantine;
 mod space;
 #[allow(
     unsafe_code,
@@ -38,6 +40,7 @@ pub use assigned::Assigned;
 pub use bars::{Allowed, BarShape, Change, Decode, Open};
 pub use bound::Bound;
 pub use capabilities::{Capabilities, Capability};
+pub use claimant::Claimant;
 pub use claimed::{Claimed, RESOURCE_KIND};
 pub use config::{ConfigOrigin, ConfigTable, Register, SIZE as CONFIG_SIZE, Source, Written};
 pub use endpoint::Endpoint;
@@ -52,5 +55,6 @@ pub use inventory::{
 pub use msix::{Geometry, MsixTable, Part};
 pub use peers::{BarMapper, Peers};
 pub use placement::{Placement, PlacementWindows, PortWindows};
+pub use quarantine::Quarantine;
 pub use space::IoSpace;
 pub use transport::{IrqInfo, IrqKind, RegionIndex, RegionInfo, Transport};

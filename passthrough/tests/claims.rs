@@ -4,80 +4,15 @@
 mod fixture;
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
+use fixture::kernel::Kernel;
 use fixture::{Card, Host, NVME, PORT};
 use pellucid_partition::{HealOutcome, Healer, StateDir};
-use pellucid_passthrough::{Claimed, PciHealer, TakeError};
-
-/// What the kernel does when sysfs is written: unbinds and probes.
-struct Kernel {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Kernel {
-    fn start(host: &Host) -> Kernel {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (root, stopped) = (host.root().to_owned(), Arc::clone(&stop));
-        let thread = thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                Kernel::step(&root);
-                thread::sleep(Duration::from_millis(1));
-            }
-            // The real kernel answers within the write; what was written last is answered too.
-            Kernel::step(&root);
-        });
-        Kernel {
-            stop,
-            thread: Some(thread),
-        }
-    }
-
-    fn step(root: &Path) {
-        let device = root.join("sys/bus/pci/devices").join(NVME.bdf);
-        let drivers = root.join("sys/bus/pci/drivers");
-        if taken(&device.join("driver/unbind")) {
-            let _ = fs::remove_file(device.join("driver"));
-        }
-        if taken(&root.join("sys/bus/pci/drivers_probe")) && !device.join("driver").exists() {
-            let only = fs::read_to_string(device.join("driver_override")).unwrap_or_default();
-            let driver = match only.trim() {
-                "" | "(null)" => "nvme",
-                only => only,
-            };
-            symlink(drivers.join(driver), device.join("driver")).unwrap();
-            fs::write(root.join("dev/vfio/9"), "").unwrap();
-        }
-    }
-}
-
-/// Whether somebody wrote the file; empties it.
-fn taken(path: &Path) -> bool {
-    let written = fs::read_to_string(path).is_ok_and(|text| text == NVME.bdf);
-    if written {
-        let _ = fs::write(path, "");
-    }
-    written
-}
-
-impl Drop for Kernel {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap();
-    }
-}
+use pellucid_passthrough::{Claimant, Claimed, PciHealer, TakeError};
 
 fn claim(host: &Host, state: &StateDir) -> Result<Claimed, TakeError> {
-    host.survey()
-        .admit(NVME.bdf.parse().unwrap())
-        .unwrap()
-        .claim_at(host.root(), state, "db1")
+    let admitted = host.survey().admit(NVME.bdf.parse().unwrap()).unwrap();
+    Claimant::new(state, "db1").at(host.root()).claim(admitted)
 }
 
 fn state(host: &Host) -> StateDir {
@@ -148,7 +83,10 @@ fn a_disk_that_was_mounted_since_the_survey_is_not_taken() {
         "proc/self/mountinfo",
         "30 1 259:0 / /mnt rw - ext4 /dev/nvme0n1 rw\n",
     );
-    let refusal = admitted.claim_at(host.root(), &state(&host), "db1").unwrap_err();
+    let refusal = Claimant::new(&state(&host), "db1")
+        .at(host.root())
+        .claim(admitted)
+        .unwrap_err();
     assert!(matches!(refusal, TakeError::Refused(_)), "{refusal}");
     assert_eq!(driver(&host).as_deref(), Some("nvme"));
     assert!(state(&host).records().unwrap().is_empty());
@@ -245,7 +183,7 @@ fn a_function_that_left_the_machine_needs_no_healing() {
 fn a_quarantined_function_that_still_does_not_answer_stays_away_from_its_driver() {
     let host = Host::with(&[PORT, NVME]);
     let mut record = left_behind(&host);
-    record["quarantined"] = "its bus master bit does not go off".into();
+    record["quarantined"] = serde_json::json!({ "reason": "its bus master bit does not go off", "since": 1 });
     fs::write(host.root().join(Host::place(&NVME)).join("config"), [0xff; 64]).unwrap();
     let refusal = PciHealer::at(host.root())
         .undo(NVME.bdf, &record)

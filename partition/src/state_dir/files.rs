@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, Metadata};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -152,6 +152,12 @@ impl Files {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
         Ok(file.into())
+    }
+}
+
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -15,7 +15,7 @@ use crate::owner::Standing;
 pub(crate) struct Hold {
     // Teardown order: whoever gets the lock of this directory finds the mark free.
     marks: Vec<Mark>,
-    _lock: Lock,
+    pub(crate) lock: Lock,
 }
 
 /// Where a resource is held that cannot be had.
@@ -67,11 +67,11 @@ impl StateDir {
             None => Some(Vec::new()),
         };
         match marks {
-            Some(marks) => Ok(Ok(Hold { marks, _lock: lock })),
+            Some(marks) => Ok(Ok(Hold { marks, lock })),
             None => {
                 let hold = Hold {
                     marks: Vec::new(),
-                    _lock: lock,
+                    lock,
                 };
                 // Where nothing is on record, the lock's file says nothing to anybody.
                 if self.read(resource)?.is_none() {

@@ -52,7 +52,9 @@ impl Mapping {
             )
         }?;
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok(Self { start, size })
+        let mapping = Self { start, size };
+        keep_from_children(start, size)?;
+        Ok(mapping)
     }
 
     /// Where it starts in this process.
@@ -126,6 +128,14 @@ impl Drop for Mapping {
             tracing::error!(%error, size = self.size, "a mapping could not be undone");
         }
     }
+}
+
+/// Leaves a range that the caller owns out of the memory of later children: one that outlives this process (stuck in a driver) would
+/// keep the guest's memory, or a device open, for as long.
+pub(super) fn keep_from_children(start: NonNull<u8>, size: usize) -> io::Result<()> {
+    // SAFETY: this advice changes what a later fork copies, nothing in this process.
+    unsafe { rustix::mm::madvise(start.as_ptr().cast(), size, rustix::mm::Advice::LinuxDontFork) }?;
+    Ok(())
 }
 
 /// A checked place inside a live mapping; made by [`Mapping::place`] only.

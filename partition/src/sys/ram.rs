@@ -13,7 +13,7 @@ use vm_memory::{
     VolatileSlice,
 };
 
-use super::mapping::{Backing, sealed};
+use super::mapping::{Backing, keep_from_children, sealed};
 use crate::address::HostAddress;
 use crate::memory::RegionSpec;
 use crate::spec::PageSize;
@@ -55,7 +55,9 @@ impl RamMapping {
         give_up(reserved, lead);
         give_up(aligned.wrapping_byte_add(size), alignment - lead);
         let start = NonNull::new(mapped?.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok(Self { start, size })
+        let mapping = Self { start, size };
+        keep_from_children(start, size)?;
+        Ok(mapping)
     }
 
     pub(crate) fn as_ptr(&self) -> *mut u8 {

@@ -84,6 +84,6 @@ pub enum Refusal {
     },
 }
 
-fn list(devices: &[Bdf]) -> String {
+pub(super) fn list(devices: &[Bdf]) -> String {
     devices.iter().map(Bdf::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -1,6 +1,7 @@
 //! The kernel's VFIO ioctls, typed. Every VFIO structure begins with its own length (`argsz`), so one
 //! buffer type and one ioctl serve nearly all of them; the rest are the three that take something else.
 
+mod child;
 mod container;
 mod device;
 mod group;
@@ -10,6 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use vmm_sys_util::eventfd::EventFd;
 
+pub(crate) use child::Errand;
 pub(crate) use container::Container;
 pub(crate) use device::VfioDevice;
 pub(crate) use group::Group;

@@ -1,0 +1,116 @@
+//! Who takes functions: for which partition, on which host, and how long it waits for a driver.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pellucid_partition::{Bdf, Claim, ClaimError, Resource, StateDir};
+
+use crate::admit::{Admitted, unused};
+use crate::claimed::{Claimed, RESOURCE_KIND};
+use crate::driver::{DRIVER_LIMIT, DriverSeat, Settings, Way};
+use crate::error::TakeError;
+use crate::inventory::uses_now;
+use crate::quarantine::Quarantine;
+
+/// Takes functions off their drivers. Nothing is held by it.
+#[derive(Debug, Clone)]
+pub struct Claimant<'s> {
+    state: &'s StateDir,
+    partition: &'s str,
+    root: PathBuf,
+    patience: Duration,
+}
+
+impl<'s> Claimant<'s> {
+    /// Claims are held in `state`, for `partition`.
+    #[must_use]
+    pub fn new(state: &'s StateDir, partition: &'s str) -> Claimant<'s> {
+        Claimant {
+            state,
+            partition,
+            root: PathBuf::from("/"),
+            patience: DRIVER_LIMIT,
+        }
+    }
+
+    /// On the host whose `sys`, `proc` and `dev` are below `root`.
+    #[must_use]
+    pub fn at(self, root: &Path) -> Claimant<'s> {
+        Claimant {
+            root: root.to_owned(),
+            ..self
+        }
+    }
+
+    /// Waits that long for a driver to let go or to bind, instead of 30 s.
+    #[must_use]
+    pub fn patient_for(self, patience: Duration) -> Claimant<'s> {
+        Claimant { patience, ..self }
+    }
+
+    /// Takes one function off its driver. The undo record is on disk before the first change.
+    pub fn claim(&self, admitted: Admitted) -> Result<Claimed, TakeError> {
+        let mut claimed = self.hold(admitted)?;
+        claimed.leave_driver()?;
+        Ok(claimed)
+    }
+
+    /// Takes all of them off their drivers, or none. Nothing is changed before all are held.
+    pub fn claim_all(&self, all: Vec<Admitted>) -> Result<Vec<Claimed>, TakeError> {
+        let held = all.into_iter().map(|admitted| self.hold(admitted));
+        let mut held = held.collect::<Result<Vec<_>, _>>()?;
+        for claimed in &mut held {
+            claimed.leave_driver()?;
+        }
+        Ok(held)
+    }
+
+    /// Held, the way back on record, not moved.
+    fn hold(&self, admitted: Admitted) -> Result<Claimed, TakeError> {
+        let device = admitted.function().bdf;
+        let mut claim = self.resource(device)?;
+        // The survey may be old; a file system mounted since must not lose its disk.
+        unused(device, &uses_now(&self.root, device))?;
+        let seat = DriverSeat::new(&self.root, device, self.patience).held_by(claim.lock());
+        self.no_virtual_function_in_use(&seat)?;
+        let way = Way {
+            original: seat.state()?,
+            settings: Settings::of(&seat),
+            quarantined: None,
+        };
+        way.record(&mut claim)?;
+        Ok(Claimed::held(admitted, seat, way, claim))
+    }
+
+    fn resource(&self, device: Bdf) -> Result<Claim, TakeError> {
+        let resource = Resource::new(RESOURCE_KIND, &device.to_string());
+        match self.state.claim(resource, self.partition) {
+            Err(ClaimError::Stale { .. }) if let Some(quarantine) = Quarantine::find(self.state, device)? => {
+                Err(TakeError::Quarantined {
+                    device,
+                    reason: quarantine.reason,
+                })
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// A physical function's driver takes the virtual ones with it when it goes, from whoever has them.
+    fn no_virtual_function_in_use(&self, seat: &DriverSeat) -> Result<(), TakeError> {
+        let mut functions = seat.virtual_functions();
+        functions.retain(|function| {
+            let resource = Resource::new(RESOURCE_KIND, &function.to_string());
+            let driven = DriverSeat::new(&self.root, *function, self.patience)
+                .bound()
+                .is_some();
+            driven || !matches!(self.state.refusal(&resource), Ok(None))
+        });
+        match functions.is_empty() {
+            true => Ok(()),
+            false => Err(TakeError::VirtualFunctions {
+                device: seat.device(),
+                functions,
+            }),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What a function loses when it changes drivers and gets back with its own: power settings, virtual functions, and the CPUs of
+//! its interrupts.
+//!
+//! What belongs to the driver's own interfaces is not here: names and addresses of networks, queue settings, file systems.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pellucid_partition::step;
+use serde::{Deserialize, Serialize};
+
+use super::{DriverSeat, write_once};
+use crate::error::TakeError;
+
+/// Settings as they were before the first change.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    /// Attributes of the function that had a value, by name.
+    attributes: BTreeMap<String, String>,
+    /// Its virtual functions: a driver that goes takes them with it.
+    virtual_functions: Option<u16>,
+    /// The CPUs of its message-signalled interrupts, in the order of their numbers; None: not requested by the driver.
+    affinities: Vec<Option<String>>,
+}
+
+impl Settings {
+    /// As they are now.
+    pub(crate) fn of(seat: &DriverSeat) -> Settings {
+        let value = |name: &&str| Some(((*name).to_owned(), text(&seat.path(name))?));
+        Settings {
+            attributes: ATTRIBUTES.iter().filter_map(value).collect(),
+            virtual_functions: number_of_vfs(seat).filter(|number| *number > 0),
+            affinities: interrupts(seat).iter().map(|path| text(path)).collect(),
+        }
+    }
+
+    /// Puts back what has changed. The function is on its driver; what cannot be had is done without, and said.
+    pub(crate) fn restore(&self, seat: &DriverSeat) -> Result<(), TakeError> {
+        let mut outcome = Ok(());
+        for (name, before) in &self.attributes {
+            let path = seat.path(name);
+            if text(&path).is_some_and(|now| now != *before) {
+                let restored = step("restore a setting", || seat.write(path, before));
+                outcome = outcome.and(restored);
+            }
+        }
+        if let Some(number) = self.virtual_functions
+            && number_of_vfs(seat) == Some(0)
+        {
+            let path = seat.path("sriov_numvfs");
+            let driver = seat.bound().unwrap_or_default();
+            let restored = step("restore the virtual functions", || {
+                seat.write_limited(&path, &number.to_string(), &driver)
+            });
+            outcome = outcome.and(restored);
+        }
+        self.restore_affinities(seat);
+        outcome
+    }
+
+    /// The kernel places interrupts that it manages itself (NVMe) and refuses others' wishes for them; those that the driver requests
+    /// later (a network card's when it is brought up) are not there yet.
+    fn restore_affinities(&self, seat: &DriverSeat) {
+        for (index, (path, before)) in interrupts(seat).iter().zip(&self.affinities).enumerate() {
+            let Some(before) = before
+                .as_ref()
+                .filter(|before| text(path).as_ref() != Some(*before))
+            else {
+                continue;
+            };
+            let restored = step("restore an affinity", || write_once(path, before));
+            if let Err(error) = restored {
+                let device = seat.device();
+                tracing::info!(%device, index, cpus = before, %error, "the CPUs of an interrupt are left to the kernel");
+            }
+        }
+    }
+}
+
+/// How many virtual functions it has; None: it can have none.
+fn number_of_vfs(seat: &DriverSeat) -> Option<u16> {
+    text(&seat.path("sriov_numvfs"))?.parse().ok()
+}
+
+/// Where the CPUs of its message-signalled interrupts stand, in the order of their numbers.
+fn interrupts(seat: &DriverSeat) -> Vec<PathBuf> {
+    let listing = fs::read_dir(seat.path("msi_irqs"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let number = |entry: fs::DirEntry| entry.file_name().to_string_lossy().parse::<u32>().ok();
+    let mut numbers: Vec<u32> = listing.filter_map(number).collect();
+    numbers.sort_unstable();
+    let place = |number| seat.root().join(format!("proc/irq/{number}/smp_affinity_list"));
+    numbers.into_iter().map(place).collect()
+}
+
+fn text(path: &Path) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+/// vfio-pci lets a function sleep and forbids it again, whatever was allowed before; the ladder may order the kernel's reset methods.
+const ATTRIBUTES: [&str; 3] = ["power/control", "d3cold_allowed", "reset_method"];
