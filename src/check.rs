@@ -5,8 +5,7 @@ use std::fs::File;
 
 use pellucid_image::{BootDisk, BootPlan, Linux, SourceFile};
 use pellucid_partition::{
-    CgroupTree, CpuMode, Entry, GuestMemory, Inventory, Isolation, Layout, Plan, PlanError, Resource,
-    StateDir,
+    CgroupTree, CpuMode, Entry, GuestMemory, Inventory, Layout, Plan, PlanError, Resource, StateDir,
 };
 use pellucid_passthrough::{Admitted, Inventory as PciInventory, RESOURCE_KIND};
 
@@ -33,65 +32,65 @@ pub(crate) enum Boot {
     },
 }
 
-/// Everything that a check found: what fits, and every refusal.
+/// Everything that a check found: each part, or why there is none; and what else is refused.
 pub struct Examination {
-    plan: Option<Plan>,
+    kvm: Result<(), CheckError>,
+    plan: Result<Plan, CheckError>,
     cpu: CpuPolicy,
-    isolation: Option<Isolation>,
-    boot: Option<Boot>,
+    boot: Result<Boot, CheckError>,
     devices: Vec<(DeviceSpec, Admitted)>,
-    topology: Option<Topology>,
-    refusals: Vec<CheckError>,
+    topology: Result<Topology, CheckError>,
+    /// Refusals of parts that are there.
+    more: Vec<CheckError>,
 }
 
 impl ServerSpec {
     /// Examines host, disk and devices, and goes on after a refusal, so that one run tells all of them.
     pub fn examine(&self, state: &StateDir) -> Result<Examination, CheckError> {
-        let mut refusals = Vec::new();
         let inventory = Inventory::survey()?.with_claims(&state.records()?);
-        if let Err(reason) = &inventory.kvm {
-            refusals.push(CheckError::Kvm {
-                reason: reason.clone(),
-            });
-        }
+        let kvm = inventory.kvm.as_ref().map(|_| ());
+        let kvm = kvm.map_err(|reason| CheckError::Kvm {
+            reason: reason.clone(),
+        });
         let pci = PciInventory::survey()?;
-        let plan = keep(self.fit(&inventory, &pci), &mut refusals);
-        let isolation = self.cpus(plan.as_ref(), &mut refusals);
-        let mut boot = keep(self.source.open(), &mut refusals);
-        if let (Some(boot), Some(plan)) = (&mut boot, &plan) {
-            keep(boot.check(plan.layout()), &mut refusals);
+        let plan = self.fit(&inventory, &pci);
+        let mut boot = self.source.open();
+        let mut more = Vec::new();
+        if let Ok(plan) = &plan {
+            more.extend(self.shares(plan).err());
+            more.extend(
+                boot.as_mut()
+                    .ok()
+                    .and_then(|boot| boot.check(plan.layout()).err()),
+            );
         }
         let mut devices = Vec::new();
         for device in &self.devices {
-            let admitted = pci.admit(device.host).map_err(CheckError::from);
-            devices.extend(keep(admitted, &mut refusals).map(|admitted| (*device, admitted)));
+            match pci.admit(device.host) {
+                Ok(admitted) => devices.push((*device, admitted)),
+                Err(refusal) => more.push(refusal.into()),
+            }
         }
-        let topology = keep(
-            Topology::of(&devices, &pci).map_err(CheckError::from),
-            &mut refusals,
-        );
-        refusals.extend(self.held(state, plan.as_ref())?);
+        let topology = Topology::of(&devices, &pci).map_err(CheckError::from);
+        more.extend(self.held(state, plan.as_ref().ok())?);
         Ok(Examination {
+            kvm,
             plan,
             cpu: self.cpu.clone(),
-            isolation,
             boot,
             devices,
             topology,
-            refusals,
+            more,
         })
     }
 
-    /// What would keep others off dedicated CPUs; and whether shared ones can be weighed and capped as asked.
-    fn cpus(&self, plan: Option<&Plan>, refusals: &mut Vec<CheckError>) -> Option<Isolation> {
-        let (tree, plan) = (CgroupTree::of_host(), plan?);
-        if plan.mode() == CpuMode::Dedicated {
-            return Some(tree.isolation(plan.pinned()));
+    /// Whether shared CPUs can be weighed and capped as asked.
+    fn shares(&self, plan: &Plan) -> Result<(), CheckError> {
+        let asked = self.cpu.share.is_some() || self.cpu.group.is_some();
+        match plan.mode() {
+            CpuMode::Shared if asked => Ok(CgroupTree::of_host().controls_cpu()?),
+            _ => Ok(()),
         }
-        if self.cpu.share.is_some() || self.cpu.group.is_some() {
-            keep(tree.controls_cpu().map_err(CheckError::from), refusals);
-        }
-        None
     }
 
     /// The plan. A server that is lent devices gets a guest-physical map inside what their IOMMU translates.
@@ -170,43 +169,41 @@ impl Boot {
 impl Examination {
     /// The server to start, if nothing was refused; else the first refusal.
     pub fn accept(self) -> Result<Checked, CheckError> {
-        if let Some(refusal) = self.refusals.into_iter().next() {
-            return Err(refusal);
-        }
-        let (Some(plan), Some(boot), Some(topology)) = (self.plan, self.boot, self.topology) else {
-            unreachable!("a part that is missing has left its refusal")
-        };
-        Ok(Checked {
-            plan,
+        self.kvm?;
+        let checked = Checked {
+            plan: self.plan?,
             cpu: self.cpu,
-            boot,
+            boot: self.boot?,
             devices: self.devices,
-            topology,
-        })
+            topology: self.topology?,
+        };
+        match self.more.into_iter().next() {
+            None => Ok(checked),
+            Some(refusal) => Err(refusal),
+        }
     }
 
     /// Every refusal, each naming its subject, its cause and a remedy.
-    #[must_use]
-    pub fn refusals(&self) -> &[CheckError] {
-        &self.refusals
+    pub fn refusals(&self) -> impl Iterator<Item = &CheckError> {
+        let parts = [
+            self.kvm.as_ref().err(),
+            self.plan.as_ref().err(),
+            self.boot.as_ref().err(),
+            self.topology.as_ref().err(),
+        ];
+        parts.into_iter().flatten().chain(&self.more)
     }
 
     /// The share of the host, if it fits.
     #[must_use]
     pub fn plan(&self) -> Option<&Plan> {
-        self.plan.as_ref()
-    }
-
-    /// What would keep others off its CPUs, if they are dedicated.
-    #[must_use]
-    pub fn isolation(&self) -> Option<&Isolation> {
-        self.isolation.as_ref()
+        self.plan.as_ref().ok()
     }
 
     /// What the disk would boot; `None` for a kernel given as files, or if it cannot be read.
     #[must_use]
     pub fn boot_plan(&self) -> Option<&BootPlan> {
-        match self.boot.as_ref()? {
+        match self.boot.as_ref().ok()? {
             Boot::Disk { plan, .. } => Some(plan),
             Boot::Kernel(_) => None,
         }
@@ -231,12 +228,7 @@ impl fmt::Debug for Examination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Examination")
             .field("plan", &self.plan)
-            .field("refusals", &self.refusals)
+            .field("refusals", &self.refusals().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
-}
-
-/// The value of a success; a refusal goes to the list.
-fn keep<T>(result: Result<T, CheckError>, refusals: &mut Vec<CheckError>) -> Option<T> {
-    result.map_err(|refusal| refusals.push(refusal)).ok()
 }

@@ -16,14 +16,12 @@ pub(crate) fn check(arguments: &RunArguments) -> Outcome {
         true => println!("{}", serde_json::to_string_pretty(&as_json(&spec, &examination))?),
         false => print_plan(&spec, &examination),
     }
+    let mut status = Status::Done;
     for refusal in examination.refusals() {
         eprintln!("vmm: {refusal}");
+        status = Status::HostFailed;
     }
-    Ok(if examination.refusals().is_empty() {
-        Status::Done
-    } else {
-        Status::HostFailed
-    })
+    Ok(status)
 }
 
 fn as_json(spec: &ServerSpec, examination: &Examination) -> serde_json::Value {
@@ -34,8 +32,8 @@ fn as_json(spec: &ServerSpec, examination: &Examination) -> serde_json::Value {
                     "driver": admitted.function().driver.bound })
         })
         .collect();
-    let refusals: Vec<_> = examination.refusals().iter().map(ToString::to_string).collect();
-    json!({ "name": spec.partition.name(), "plan": examination.plan(), "boot": examination.boot_plan(), "isolation": examination.isolation(),
+    let refusals: Vec<_> = examination.refusals().map(ToString::to_string).collect();
+    json!({ "name": spec.partition.name(), "plan": examination.plan(), "boot": examination.boot_plan(),
             "devices": devices, "refusals": refusals })
 }
 
@@ -43,9 +41,6 @@ fn print_plan(spec: &ServerSpec, examination: &Examination) {
     println!("logical server {}", spec.partition.name());
     if let Some(plan) = examination.plan() {
         print_share(plan);
-        if let Some(isolation) = examination.isolation() {
-            println!("  held by  {isolation}");
-        }
     }
     if let Some(boot) = examination.boot_plan() {
         println!("  boots    {} ({})", boot.title, boot.entry_id);
@@ -83,5 +78,8 @@ fn print_share(plan: &Plan) {
             node.memory >> 20,
             plan.pages()
         );
+    }
+    if let Some(isolation) = plan.isolation() {
+        println!("  held by  {isolation}");
     }
 }
