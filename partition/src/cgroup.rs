@@ -6,17 +6,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::CpuError;
-use crate::inventory::parse_list;
+use crate::inventory::{Cgroup, control_groups};
 use crate::step::step;
 
+mod bystanders;
 mod footprint;
 mod home;
 mod isolation;
+mod left;
 
-pub use footprint::CgroupHealer;
 pub(crate) use footprint::Footprint;
 pub(crate) use home::{Home, Settled, threads};
 pub use isolation::{CpuIsolation, Isolation};
+pub use left::CgroupHealer;
 
 /// The tree of this host, or one that a test has made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,9 +46,14 @@ impl CgroupTree {
         self.root.join("proc").join(file)
     }
 
-    /// Where the hierarchy is mounted.
-    fn mount(&self) -> PathBuf {
-        self.root.join("sys/fs/cgroup")
+    /// A path of the host in this tree.
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// What there is now, and the kernel's release.
+    fn survey(&self) -> (Cgroup, String) {
+        control_groups(&self.root)
     }
 
     /// Whether shared CPUs can be weighed, capped and grouped; why not, if not. Touches nothing.
@@ -85,11 +92,6 @@ impl Group {
     fn words(&self, file: &str) -> Vec<String> {
         let text = self.read(file).unwrap_or_default();
         text.split_whitespace().map(str::to_owned).collect()
-    }
-
-    /// The CPUs of a file such as `cpuset.cpus.effective`; empty if there is no such file.
-    pub(crate) fn cpus(&self, file: &str) -> std::collections::BTreeSet<usize> {
-        parse_list(&self.read(file).unwrap_or_default()).unwrap_or_default()
     }
 
     /// Puts a thread into it; only one whose process is at the home that this group belongs to.

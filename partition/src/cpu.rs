@@ -30,6 +30,8 @@ pub enum CpuTerms {
     Dedicated {
         /// The CPUs.
         cpus: Vec<usize>,
+        /// Siblings of those, held beside them so that nobody computes on the same cores.
+        idle: Vec<usize>,
         /// What keeps others off them.
         isolation: Isolation,
     },

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Isolation;
 use crate::error::SurveyError;
 use crate::spec::PageSize;
 
@@ -16,7 +17,7 @@ mod kvm;
 mod list;
 mod nodes;
 
-pub use cgroup::{Cgroup, CgroupVersion};
+pub use cgroup::{Cgroup, CgroupHome, CgroupVersion};
 pub use held::{Held, HeldMemory, Holder};
 pub use kvm::KvmFacts;
 pub(crate) use list::{list_text, parse_list};
@@ -145,7 +146,7 @@ impl Inventory {
             memory_available: files.kilobytes("proc/meminfo", "MemAvailable:")?,
             memlock: memlock(&files)?,
             cgroup,
-            kernel: files.optional("proc/sys/kernel/osrelease").trim().to_owned(),
+            kernel: kernel(&files),
             address_bits: address_bits(&files),
             kvm: Err(format!("{}: not asked", root.join("dev/kvm").display())),
             held: Vec::new(),
@@ -157,14 +158,10 @@ impl Inventory {
         self.cpus.iter().filter(|cpu| cpu.online && cpu.allowed)
     }
 
-    /// Whether the kernel is at least that version.
+    /// What keeps others off `cpus` if a partition dedicates them now, and why nothing stronger does.
     #[must_use]
-    pub(crate) fn kernel_is_at_least(&self, wanted: (u32, u32)) -> bool {
-        let mut parts = self.kernel.split(|c: char| !c.is_ascii_digit());
-        let mut next = || parts.next()?.parse().ok();
-        next()
-            .zip(next())
-            .is_some_and(|version: (u32, u32)| version >= wanted)
+    pub fn isolation(&self, cpus: &[usize]) -> Isolation {
+        Isolation::judged(&self.cgroup, &self.kernel, cpus)
     }
 }
 
@@ -178,6 +175,16 @@ impl Node {
             PageSize::Size1G => self.free_1g,
         }
     }
+}
+
+/// Control groups and the kernel's release, without all the rest.
+pub(crate) fn control_groups(root: &Path) -> (Cgroup, String) {
+    let files = Files { root };
+    (cgroup::survey(&files), kernel(&files))
+}
+
+fn kernel(files: &Files<'_>) -> String {
+    files.optional("proc/sys/kernel/osrelease").trim().to_owned()
 }
 
 /// RLIMIT_MEMLOCK, which a process with CAP_IPC_LOCK (bit 14) does not have.

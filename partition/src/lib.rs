@@ -48,8 +48,8 @@ pub use handler::{ConfigHandler, MmioHandler, PioHandler};
 pub use heal::{HealEntry, HealOutcome, Healer};
 pub use interrupt::{Gsi, Interrupts, IrqLine, LevelLine, MsiMessage, MsiVector, ResampleLine};
 pub use inventory::{
-    Cache, CacheKind, Cgroup, CgroupVersion, CoreKind, Cpu, Held, HeldMemory, Holder, Inventory, KvmFacts,
-    Node,
+    Cache, CacheKind, Cgroup, CgroupHome, CgroupVersion, CoreKind, Cpu, Held, HeldMemory, Holder, Inventory,
+    KvmFacts, Node,
 };
 pub use layout::{Layout, RamRange, Reach, ReservedRange};
 pub use memory::residence::{Misplaced, Residence};

@@ -11,7 +11,6 @@ use crate::layout::Layout;
 use crate::spec::{CpuMode, PageSize, PartitionSpec};
 
 mod cpus;
-mod isolation;
 mod memory;
 mod planner;
 mod refusal;

@@ -20,8 +20,6 @@ pub struct Reserved {
     state: StateDir,
     // Teardown order: whoever finds the name free finds the CPUs free.
     cpus: Arc<CpuHold>,
-    /// Siblings of its CPUs that it does not use and nobody else gets.
-    withheld: Vec<Claim>,
     name: Option<Claim>,
 }
 
@@ -40,21 +38,16 @@ impl Plan {
         let named: &[usize] = if dedicated { &[] } else { self.pinned() };
         let tree = CgroupTree::of_host();
         let cpus = Arc::new(CpuHold::new(&tree, state, self.name(), self.vcpus(), named));
-        let mut reserved = Reserved {
+        let reserved = Reserved {
             cpus,
-            withheld: Vec::new(),
             name: Some(name),
             state: state.clone(),
             plan: self,
         };
         if dedicated {
-            let isolation = reserved.cpus.dedicate(reserved.plan.pinned())?;
-            tracing::info!(partition = reserved.plan.name(), %isolation, "CPUs are dedicated");
-        }
-        for sibling in reserved.plan.withheld() {
-            let resource = Resource::new(Resource::CPU, &sibling.to_string());
-            let claim = state.claim_for(resource, reserved.plan.name(), None)?;
-            reserved.withheld.push(claim);
+            let (plan, cpus) = (&reserved.plan, &reserved.cpus);
+            let isolation = cpus.dedicate_cores(plan.pinned(), plan.withheld())?;
+            tracing::info!(partition = plan.name(), %isolation, "CPUs are dedicated");
         }
         Ok(reserved)
     }
@@ -85,11 +78,7 @@ impl Reserved {
 
     /// Gives the claims back; the first failure is reported, the others are tried all the same.
     pub fn release(mut self) -> Result<(), ClaimError> {
-        let mut released = self.cpus.release();
-        for claim in self.withheld.drain(..) {
-            let given = claim.release();
-            released = released.and(given);
-        }
+        let released = self.cpus.release();
         released.and(self.name.take().map_or(Ok(()), Claim::release))
     }
 }

@@ -16,15 +16,7 @@ use tempfile::TempDir;
 
 /// A host of four CPUs whose cgroup v2 tree this process may write to, in the group of a service.
 fn host() -> Host {
-    let host = Host::one_socket();
-    host.write("sys/fs/cgroup/cgroup.controllers", "cpuset cpu memory\n");
-    host.write("sys/fs/cgroup/cgroup.subtree_control", "memory\n");
-    host.write("sys/fs/cgroup/cgroup.procs", "1\n");
-    host.write("sys/fs/cgroup/cpuset.cpus.effective", "0-3\n");
-    host.write("sys/fs/cgroup/svc/cgroup.procs", "7\n");
-    host.write("proc/self/cgroup", "0::/svc\n");
-    host.write("proc/sys/kernel/osrelease", "6.1.0-50-amd64\n");
-    host
+    Host::one_socket().with_cgroup_v2()
 }
 
 fn state() -> (TempDir, StateDir) {
@@ -33,53 +25,13 @@ fn state() -> (TempDir, StateDir) {
     (directory, state)
 }
 
-fn promised(host: &Host, cpus: &[usize]) -> (CpuIsolation, String) {
-    let isolation = CgroupTree::at(host.root()).isolation(cpus);
-    (isolation.level, isolation.reason)
-}
-
 fn read(host: &Host, file: &str) -> String {
     std::fs::read_to_string(host.root().join("sys/fs/cgroup").join(file)).unwrap()
 }
 
 #[test]
-fn a_current_kernel_isolates_and_gives_no_excuse() {
-    assert_eq!(
-        promised(&host(), &[2, 3]),
-        (CpuIsolation::Isolated, String::new())
-    );
-}
-
-#[test]
-fn each_host_that_cannot_isolate_says_why() {
-    let old = host();
-    old.write("proc/sys/kernel/osrelease", "5.15.0-1\n");
-    assert_eq!(promised(&old, &[3]).0, CpuIsolation::Root);
-    let version_1 = Host::one_socket();
-    version_1.write("sys/fs/cgroup/cpu/tasks", "1\n");
-    let unmounted = Host::one_socket();
-    let without = host();
-    without.write("sys/fs/cgroup/cgroup.controllers", "cpu memory\n");
-    let container = host();
-    container.write("sys/fs/cgroup/cpuset.cpus.partition", "member\n");
-    for (host, cpus, words) in [
-        (&version_1, &[3][..], "systemd.unified_cgroup_hierarchy=1"),
-        (&unmounted, &[3], "mount it there"),
-        (&without, &[3], "no controller cpuset"),
-        (&container, &[3], "outside of a container"),
-        (&host(), &[0, 1, 2, 3], "CPUs 0-3 are all there are"),
-        (&host(), &[7], "CPU 7 is offline or in another cpuset partition"),
-    ] {
-        let (level, reason) = promised(host, cpus);
-        assert_eq!(level, CpuIsolation::Affinity, "{reason}");
-        assert!(reason.contains(words), "{reason}");
-    }
-}
-
-#[test]
 fn without_cgroup_v2_a_share_is_refused_and_the_ordinary_one_is_not() {
-    let (version_1, (_directory, state)) = (Host::one_socket(), state());
-    version_1.write("sys/fs/cgroup/unified/cgroup.procs", "1\n");
+    let (version_1, (_directory, state)) = (Host::one_socket().with_cgroup_v1(), state());
     let tree = CgroupTree::at(version_1.root());
     assert!(tree.controls_cpu().unwrap_err().to_string().contains("cgroup v1"));
     let hold = CpuHold::new(&tree, &state, "db1", 1, &[]);
@@ -167,6 +119,7 @@ fn a_dedicated_cpu_is_claimed_and_free_again_once_shared() {
         hold.terms(),
         CpuTerms::Dedicated {
             cpus: vec![3],
+            idle: vec![],
             isolation
         }
     );

@@ -3,6 +3,8 @@
 
 mod fixture;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use fixture::{GIB, Host};
 use pellucid_partition::{CacheKind, Cgroup, CgroupVersion, CoreKind, Cpu, Inventory, PageSize};
 
@@ -89,8 +91,11 @@ fn a_container_with_a_reduced_cpuset_can_use_that_and_no_more() {
     let inventory = Host::one_socket().in_container("1,3").survey();
     assert_eq!(ids(inventory.usable_cpus()), [1, 3]);
     assert!(inventory.cpus[0].online && !inventory.cpus[0].allowed);
-    assert!(!inventory.cgroup.host_root);
-    assert_eq!(inventory.cgroup.partition.as_deref(), Some("member"));
+    let home = inventory.cgroup.home.unwrap();
+    assert_eq!(
+        (home.path.as_str(), home.partition.as_deref()),
+        ("/", Some("member"))
+    );
 }
 
 #[test]
@@ -224,21 +229,38 @@ fn controllers_of_cgroup_v2_are_those_of_the_root_and_those_of_the_own_group() {
         (cgroup.mount.as_str(), cgroup.path.as_str()),
         ("/sys/fs/cgroup", "/system.slice/vmm.service")
     );
-    assert!(cgroup.host_root && cgroup.writable);
 }
 
 #[test]
-fn a_read_only_mount_or_an_ordinary_user_makes_no_groups() {
+fn home_is_the_root_that_may_be_written_to_else_the_own_group_else_it_is_said_why_not() {
+    let home = |host: &Host| host.survey().cgroup.home;
     let host = Host::one_socket().with_cgroup_v2();
-    host.write("proc/self/status", "Uid:\t1000\t1000\t1000\t1000\nCapEff:\t0\n");
-    assert!(!host.survey().cgroup.writable);
-    host.write("proc/self/status", "Uid:\t1000\t0\t0\t0\nCapEff:\t0\n");
-    assert!(
-        host.survey().cgroup.writable,
-        "it is the effective user that counts"
+    host.write("sys/fs/cgroup/machine.slice/cpuset.cpus", "3\n");
+    host.write("sys/fs/cgroup/user.slice/cpuset.cpus", "\n");
+    let root = home(&host).unwrap();
+    assert_eq!((root.path.as_str(), root.partition), ("/", None));
+    assert_eq!(root.cpus, BTreeSet::from([0, 1, 2, 3]));
+    assert_eq!(
+        root.named,
+        BTreeMap::from([("machine.slice".to_owned(), BTreeSet::from([3]))])
     );
+    host.remove("sys/fs/cgroup/cgroup.procs");
+    let refusal = home(&host).unwrap_err();
+    assert!(
+        refusal.starts_with("/sys/fs/cgroup/system.slice/vmm.service may not be written to; run as root"),
+        "{refusal}"
+    );
+    let own = "sys/fs/cgroup/system.slice/vmm.service";
+    host.write(&format!("{own}/cgroup.subtree_control"), "\n");
+    let delegated = home(&host).unwrap();
+    assert_eq!(delegated.path, "/system.slice/vmm.service");
+    assert_eq!(delegated.controllers, ["cpu", "memory", "pids"]);
     host.write("proc/self/mounts", "cgroup2 /sys/fs/cgroup cgroup2 ro 0 0\n");
-    assert!(!host.survey().cgroup.writable);
+    assert!(home(&host).unwrap_err().contains("mounted read-only"));
+    host.write("proc/self/mounts", "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n");
+    host.write("proc/self/cgroup", "1:cpu:/\n");
+    assert!(home(&host).unwrap_err().contains("in no group"));
+    assert!(home(&Host::one_socket()).unwrap_err().contains("mount cgroup2"));
 }
 
 #[test]

@@ -5,8 +5,8 @@ mod fixture;
 
 use fixture::{GIB, Host, MIB};
 use pellucid_partition::{
-    CpuIsolation, CpuMode, CpuRequest, Inventory, KvmFacts, NodeRequest, PageSize, PartitionSpec, Plan,
-    PlanError, PlanNode, Planner, Siblings,
+    CpuMode, CpuRequest, KvmFacts, NodeRequest, PageSize, PartitionSpec, Plan, PlanError, PlanNode, Planner,
+    Siblings,
 };
 
 fn spec(vcpus: usize, memory: u64) -> PartitionSpec {
@@ -364,61 +364,4 @@ fn a_pool_of_absurd_size_does_not_wrap_around() {
     }
     assert!(fit(&host, &huge(512 * MIB, PageSize::Size2M)).is_ok());
     assert!(fit(&host, &huge(GIB, PageSize::Size1G)).is_ok());
-}
-
-fn isolation(inventory: &Inventory, spec: &PartitionSpec) -> (CpuIsolation, String) {
-    let plan = Plan::fit(inventory, spec).unwrap();
-    let isolation = plan.isolation().unwrap();
-    (isolation.level, isolation.reason.clone())
-}
-
-#[test]
-fn dedicated_cpus_are_isolated_where_kernel_and_cgroups_can() {
-    let mut inventory = Host::one_socket().with_cgroup_v2().survey();
-    let two = spec(2, GIB).dedicated();
-    let (kind, reason) = isolation(&inventory, &two);
-    assert_eq!(kind, CpuIsolation::Isolated);
-    assert_eq!(reason, "", "nothing stronger is to be had");
-    for (kernel, wanted) in [
-        ("6.1.0-18-amd64", CpuIsolation::Isolated),
-        ("6.0.9", CpuIsolation::Root),
-        ("5.10.0-28-amd64", CpuIsolation::Root),
-        ("4.19.0", CpuIsolation::Affinity),
-        ("", CpuIsolation::Affinity),
-    ] {
-        kernel.clone_into(&mut inventory.kernel);
-        assert_eq!(isolation(&inventory, &two).0, wanted, "{kernel}");
-    }
-}
-
-#[test]
-fn what_keeps_cpus_from_being_isolated_is_said() {
-    let two = spec(2, GIB).dedicated();
-    let user = Host::one_socket().with_cgroup_v2();
-    user.write("proc/self/status", "Uid:\t1000\t1000\t1000\t1000\nCapEff:\t0\n");
-    let bare = Host::one_socket().with_cgroup_v2();
-    bare.write("sys/fs/cgroup/cgroup.controllers", "cpu memory\n");
-    for (host, wanted) in [
-        (Host::one_socket(), "no control groups are mounted"),
-        (Host::one_socket().with_cgroup_v1(), "version 1"),
-        (bare, "lacks the controller cpuset"),
-        (user, "run as root"),
-        (Host::one_socket().in_container("0-3"), "in a container"),
-    ] {
-        let (kind, reason) = isolation(&host.survey(), &two);
-        assert_eq!(kind, CpuIsolation::Affinity);
-        assert!(reason.contains(wanted), "{reason}");
-    }
-    let all = Host::one_socket().with_cgroup_v2().survey();
-    let (kind, reason) = isolation(&all, &listed(&[0, 1, 2, 3]).dedicated());
-    assert_eq!(kind, CpuIsolation::Affinity);
-    assert!(reason.contains("would leave none"), "{reason}");
-}
-
-#[test]
-fn a_container_whose_cpuset_is_a_partition_can_isolate_within_it() {
-    let host = Host::one_socket().in_container("0-3");
-    host.write("sys/fs/cgroup/cpuset.cpus.partition", "root\n");
-    let (kind, _) = isolation(&host.survey(), &spec(2, GIB).dedicated());
-    assert_eq!(kind, CpuIsolation::Isolated);
 }

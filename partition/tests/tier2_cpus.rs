@@ -1,136 +1,17 @@
 //! CPUs held on a real kernel with cgroup v2: shares measured from `cpu.stat`, isolation seen from outside, the tree as before afterwards.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod spinner;
+
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pellucid_partition::{
-    Cap, CgroupHealer, CgroupTree, CpuEvent, CpuHold, CpuInterval, CpuIsolation, CpuShare, CpuTerms,
-    HealOutcome, StateDir, WatchLimits, Weight,
+    CgroupHealer, CgroupTree, CpuEvent, CpuHold, CpuInterval, CpuIsolation, CpuTerms, HealOutcome, StateDir,
+    WatchLimits,
 };
-
-/// The CPU of which the tests take shares; CPU 0 stays with the host.
-const CPU: usize = 1;
-
-/// All tests change the same tree.
-fn alone() -> MutexGuard<'static, ()> {
-    static TREE: Mutex<()> = Mutex::new(());
-    TREE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A partition whose one vCPU spins, idles or ends.
-struct Spinner {
-    hold: Arc<CpuHold>,
-    order: Arc<AtomicU8>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Spinner {
-    fn start(state: &StateDir, name: &str) -> Self {
-        let hold = Arc::new(CpuHold::new(&CgroupTree::of_host(), state, name, 1, &[CPU]));
-        let order = Arc::new(AtomicU8::new(0));
-        let (told, seated, own) = (Arc::clone(&order), channel(), Arc::clone(&hold));
-        let thread = std::thread::spawn(move || {
-            let _seat = own.seat(0).unwrap();
-            seated.0.send(()).unwrap();
-            loop {
-                match told.load(Ordering::Relaxed) {
-                    0 => std::hint::spin_loop(),
-                    1 => std::thread::sleep(Duration::from_millis(5)),
-                    _ => return,
-                }
-            }
-        });
-        seated.1.recv().unwrap();
-        let thread = Some(thread);
-        Self { hold, order, thread }
-    }
-
-    fn idle(&self, idle: bool) {
-        self.order.store(u8::from(idle), Ordering::Relaxed);
-    }
-}
-
-impl Drop for Spinner {
-    fn drop(&mut self) {
-        self.order.store(2, Ordering::Relaxed);
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
-}
-
-fn share(weight: u32, cap: Option<&str>) -> CpuShare {
-    CpuShare {
-        weight: Weight::new(weight).unwrap(),
-        cap: cap.map(|cap| cap.parse::<Cap>().unwrap()),
-    }
-}
-
-/// What each got in the same time.
-fn measure(spinners: &[&Spinner], time: Duration) -> Vec<CpuInterval> {
-    let before: Vec<_> = spinners.iter().map(|spinner| spinner.hold.usage()).collect();
-    std::thread::sleep(time);
-    let after = spinners.iter().map(|spinner| spinner.hold.usage());
-    after
-        .zip(before)
-        .map(|(after, before)| after.since(&before))
-        .collect()
-}
-
-/// The part of each in what all of them got, in percent.
-fn parts(intervals: &[CpuInterval]) -> Vec<f64> {
-    let all: f64 = intervals.iter().map(|interval| interval.got.as_secs_f64()).sum();
-    intervals
-        .iter()
-        .map(|interval| interval.got.as_secs_f64() / all * 100.0)
-        .collect()
-}
-
-fn near(value: f64, wanted: f64, points: f64) -> bool {
-    (value - wanted).abs() <= points
-}
-
-fn state() -> (tempfile::TempDir, StateDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let state = StateDir::at(&directory.path().join("state")).unwrap();
-    (directory, state)
-}
-
-/// Every group and what was set in it.
-fn tree() -> BTreeMap<PathBuf, String> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
-    while let Some(folder) = folders.pop() {
-        for file in [
-            "cgroup.subtree_control",
-            "cgroup.type",
-            "cpuset.cpus",
-            "cpuset.cpus.partition",
-            "cpuset.cpus.effective",
-            "cpu.weight",
-            "cpu.max",
-        ] {
-            found.insert(
-                folder.join(file),
-                std::fs::read_to_string(folder.join(file)).unwrap_or_default(),
-            );
-        }
-        let entries = std::fs::read_dir(&folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path());
-        folders.extend(entries.filter(|path| path.is_dir()));
-    }
-    found
-}
-
-fn own_group() -> String {
-    std::fs::read_to_string("/proc/self/cgroup").unwrap()
-}
+use spinner::{CPU, Spinner, alone, measure, near, own_group, parts, share, state, tree};
 
 #[test]
 fn two_busy_partitions_at_three_to_one_get_three_quarters_and_one() {
@@ -323,6 +204,55 @@ fn the_watch_tells_of_a_lost_partition_a_lost_pin_and_foreign_tasks() {
         )),
         "{events:?}"
     );
+}
+
+#[test]
+fn the_watch_counts_how_often_a_competing_task_pushes_a_vcpu_off_its_cpu() {
+    let (_alone, (_directory, state)) = (alone(), state());
+    let one = Spinner::start(&state, "one");
+    one.hold.dedicate(&[CPU]).unwrap();
+    let mut watch = one.hold.watch(WatchLimits::default());
+    assert_eq!(watch.check(), []);
+    std::thread::sleep(Duration::from_secs(2));
+    let undisturbed = watch.check();
+    println!("alone: {undisturbed:?}");
+    let switched = |events: &[CpuEvent]| {
+        let times = events.iter().find_map(|event| match event {
+            CpuEvent::Switched { vcpu: 0, times } => Some(*times),
+            _ => None,
+        });
+        times.unwrap_or(0)
+    };
+    assert_eq!(switched(&undisturbed), 0, "{undisturbed:?}");
+    // Another task that wants the same CPU, in the very group, as root can bring it.
+    let competitor = spin();
+    std::fs::write("/sys/fs/cgroup/cgroup.procs", competitor.0.id().to_string()).unwrap();
+    std::fs::write(
+        "/sys/fs/cgroup/pellucid.one/cgroup.threads",
+        competitor.0.id().to_string(),
+    )
+    .unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    let events = watch.check();
+    println!("with a competitor: {events:?}");
+    assert!(switched(&events) > 40, "{events:?}");
+    // One of higher priority that wakes up again and again.
+    drop(competitor);
+    let mut command = Command::new("chrt");
+    command.args(["-f", "10", "sh", "-c", "while :; do sleep 0.004; done"]);
+    let urgent = Foreign(command.spawn().unwrap());
+    std::fs::write("/sys/fs/cgroup/cgroup.procs", urgent.0.id().to_string()).unwrap();
+    std::fs::write(
+        "/sys/fs/cgroup/pellucid.one/cgroup.threads",
+        urgent.0.id().to_string(),
+    )
+    .unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let _ = watch.check();
+    std::thread::sleep(Duration::from_secs(2));
+    let events = watch.check();
+    println!("with a real-time task: {events:?}");
+    assert!(switched(&events) > 40, "{events:?}");
 }
 
 /// Killed at the latest when dropped.

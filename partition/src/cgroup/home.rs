@@ -3,19 +3,22 @@
 //! The kernel makes cpuset partitions below the tree's root only (or another partition), and threads leave their process's group
 //! only downwards. So a VMM that may write to the root moves there; one that may not stays where it is, if that was delegated to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{Access, access};
 use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 
 use super::{CgroupTree, Group};
 use crate::error::CpuError;
+use crate::inventory::{Cgroup, CgroupHome, CgroupVersion};
+use crate::step::step;
 
 /// Where a process's groups can be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Home {
+    cgroup: Cgroup,
+    facts: CgroupHome,
     group: Group,
     own: PathBuf,
 }
@@ -23,60 +26,49 @@ pub(crate) struct Home {
 impl Home {
     /// The tree's root if it may be written to, else the process's own group; or why there is none.
     pub(crate) fn of(tree: &CgroupTree) -> Result<Self, String> {
-        let mount = tree.mount();
-        if !mount.join("cgroup.controllers").exists() {
-            let v1 = mount.join("cpu").exists() || mount.join("unified").exists();
-            return Err(match v1 {
-                true => "this host has cgroup v1; boot it with systemd.unified_cgroup_hierarchy=1".to_owned(),
-                false => format!("no cgroup v2 at {}; mount it there", mount.display()),
-            });
-        }
-        let own = own_group(tree).ok_or_else(|| "this process is in no group of cgroup v2".to_owned())?;
-        let own = mount.join(own);
-        let dir = [&mount, &own].into_iter().find(|dir| is_delegated(dir));
-        let dir = dir.ok_or_else(|| {
-            format!(
-                "{} may not be written to; run as root, or in a unit with Delegate=yes",
-                own.display()
-            )
-        })?;
-        let group = Group::at(dir);
-        Ok(Self { group, own })
+        let (cgroup, _) = tree.survey();
+        let facts = cgroup.home.clone()?;
+        let dir = |path: &str| tree.path(&format!("{}{}", cgroup.mount, path.trim_end_matches('/')));
+        Ok(Self {
+            group: Group::at(&dir(&facts.path)),
+            own: dir(&cgroup.path),
+            cgroup,
+            facts,
+        })
     }
 
     pub(crate) fn group(&self) -> &Group {
         &self.group
     }
 
-    /// Whether its children can have the controller; why not, if not.
-    pub(crate) fn offers(&self, controller: &str) -> Result<(), String> {
-        match self
-            .group
-            .words("cgroup.controllers")
-            .iter()
-            .any(|word| word == controller)
-        {
-            true => Ok(()),
-            false => Err(format!(
-                "{} has no controller {controller}; enable it in cgroup.subtree_control above",
-                self.group.dir().display()
-            )),
-        }
+    /// CPUs that no cpuset partition has taken.
+    pub(crate) fn cpus(&self) -> &BTreeSet<usize> {
+        &self.facts.cpus
     }
 
-    /// Whether cpuset partitions can be made below it; why not, if not.
-    pub(crate) fn parts_cpus(&self) -> Result<(), String> {
-        self.offers("cpuset")?;
-        // The root of the hierarchy has no such file, and is a partition.
-        match self.group.read("cpuset.cpus.partition") {
-            Err(_) => Ok(()),
-            Ok(state) if matches!(state.as_str(), "root" | "isolated") => Ok(()),
-            Ok(_) => Err(format!(
-                "{} is no cpuset partition itself; run as root outside of a container",
-                self.group.dir().display()
-            )),
-        }
+    /// Whether its children can have the controller; why not, if not.
+    pub(crate) fn offers(&self, controller: &str) -> Result<(), String> {
+        offers(&self.cgroup, &self.facts, controller)
     }
+}
+
+/// Whether groups below that home can have the controller; why not, if not.
+pub(super) fn offers(cgroup: &Cgroup, home: &CgroupHome, controller: &str) -> Result<(), String> {
+    if home.controllers.iter().any(|word| word == controller) {
+        return Ok(());
+    }
+    let group = shown(cgroup, home);
+    Err(match cgroup.version {
+        CgroupVersion::Hybrid => format!(
+            "{group} has no controller {controller}, which version 1 may have; boot with systemd.unified_cgroup_hierarchy=1"
+        ),
+        _ => format!("{group} has no controller {controller}; enable it in cgroup.subtree_control above"),
+    })
+}
+
+/// A home as its directory.
+pub(super) fn shown(cgroup: &Cgroup, home: &CgroupHome) -> String {
+    format!("{}{}", cgroup.mount, home.path.trim_end_matches('/'))
 }
 
 /// The process is at home, until the last of those who need that is dropped.
@@ -139,7 +131,9 @@ fn move_process(to: &Path) -> Result<(), CpuError> {
     Group::at(to).write("cgroup.procs", "0", "this process cannot be moved into it")?;
     for (thread, mask) in masks {
         // A thread that has ended needs none.
-        let _ = sched_setaffinity(Some(thread), &mask);
+        let _ = step("tell a thread its affinity again", || {
+            sched_setaffinity(Some(thread), &mask)
+        });
     }
     Ok(())
 }
@@ -148,16 +142,4 @@ fn move_process(to: &Path) -> Result<(), CpuError> {
 pub(crate) fn threads() -> impl Iterator<Item = Pid> {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten();
     tasks.filter_map(|task| Pid::from_raw(task.ok()?.file_name().to_str()?.parse().ok()?))
-}
-
-/// The process's group, relative to the mount.
-fn own_group(tree: &CgroupTree) -> Option<PathBuf> {
-    let text = std::fs::read_to_string(tree.proc("self/cgroup")).ok()?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    Some(PathBuf::from(path))
-}
-
-fn is_delegated(dir: &Path) -> bool {
-    let writable = |file: &str| access(dir.join(file), Access::WRITE_OK).is_ok();
-    access(dir, Access::WRITE_OK).is_ok() && writable("cgroup.procs") && writable("cgroup.subtree_control")
 }

@@ -1,12 +1,13 @@
-//! How well dedicated CPUs can be kept free of others here: told before anything is touched, and read back afterwards.
+//! How well dedicated CPUs can be kept free of others here: judged from surveyed facts, carried out, and read back afterwards.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CgroupTree, Group, Home};
+use super::{CgroupTree, Group};
 use crate::error::CpuError;
-use crate::inventory::list_text;
+use crate::inventory::{Cgroup, CgroupHome, list_text};
 
 /// What keeps others off dedicated CPUs, the strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -32,39 +33,32 @@ impl CgroupTree {
     /// What would keep others off `cpus` if they were dedicated now. Touches nothing.
     #[must_use]
     pub fn isolation(&self, cpus: &[usize]) -> Isolation {
-        match Home::of(self) {
-            Ok(home) => self.isolation_below(&home, cpus),
-            Err(reason) => Isolation::affinity(reason),
-        }
-    }
-
-    fn isolation_below(&self, home: &Home, cpus: &[usize]) -> Isolation {
-        if let Err(reason) = home.parts_cpus() {
-            return Isolation::affinity(reason);
-        }
-        let mut free = home.group().cpus("cpuset.cpus.effective");
-        if let Some(cpu) = cpus.iter().find(|cpu| !free.remove(cpu)) {
-            return Isolation::affinity(format!("CPU {cpu} is offline or in another cpuset partition"));
-        }
-        if free.is_empty() {
-            let all = list_text(cpus.iter().copied().collect::<std::collections::BTreeSet<_>>());
-            return Isolation::affinity(format!(
-                "CPUs {all} are all there are, and one must stay with the host"
-            ));
-        }
-        let release = std::fs::read_to_string(self.proc("sys/kernel/osrelease")).unwrap_or_default();
-        match version(&release) {
-            version if version >= (6, 1) => Isolation {
-                level: CpuIsolation::Isolated,
-                reason: String::new(),
-            },
-            version if version >= (5, 0) => Isolation::root("the kernel is older than Linux 6.1".to_owned()),
-            _ => Isolation::affinity("the kernel is older than Linux 5.0".to_owned()),
-        }
+        let (cgroup, kernel) = self.survey();
+        Isolation::judged(&cgroup, &kernel, cpus)
     }
 }
 
 impl Isolation {
+    /// The one judgement, for a plan as for who carries it out: what these facts come to for `cpus`.
+    pub(crate) fn judged(cgroup: &Cgroup, kernel: &str, cpus: &[usize]) -> Self {
+        let allowed = cgroup.home.as_ref().map_err(Clone::clone);
+        if let Err(reason) = allowed.and_then(|home| parts(cgroup, home, cpus)) {
+            return Self::affinity(reason);
+        }
+        match version(kernel) {
+            version if version >= ISOLATED_SINCE => Self {
+                level: CpuIsolation::Isolated,
+                reason: String::new(),
+            },
+            version if version >= ROOT_SINCE => Self::root(format!(
+                "kernel {kernel} has no isolated cpuset partitions; they came with 6.1"
+            )),
+            _ => Self::affinity(format!(
+                "kernel {kernel:?} has no cpuset partitions; they came with 5.0"
+            )),
+        }
+    }
+
     pub(crate) fn affinity(reason: String) -> Self {
         Self {
             level: CpuIsolation::Affinity,
@@ -79,14 +73,15 @@ impl Isolation {
         }
     }
 
-    /// Makes the group a partition of `cpus`, as strong as the kernel grants. What the kernel says afterwards counts.
-    pub(crate) fn establish(group: &Group, cpus: &[usize]) -> Self {
-        let cpus = list_text(cpus.iter().copied().collect::<std::collections::BTreeSet<_>>());
+    /// Makes the group the partition of `cpus` that was judged, or a weaker one. What the kernel says afterwards counts.
+    pub(crate) fn establish(&self, group: &Group, cpus: &[usize]) -> Self {
+        let cpus = list_text(cpus.iter().copied().collect::<BTreeSet<_>>());
         if let Err(error) = group.write("cpuset.cpus", &cpus, "its CPUs cannot be set") {
             return Self::affinity(error.to_string());
         }
-        let mut weaker = String::new();
-        for (word, level) in [("isolated", CpuIsolation::Isolated), ("root", CpuIsolation::Root)] {
+        let mut weaker = self.reason.clone();
+        let words = [("isolated", CpuIsolation::Isolated), ("root", CpuIsolation::Root)];
+        for (word, level) in words.into_iter().filter(|(_, level)| *level >= self.level) {
             let written = group.write(PARTITION, word, "it cannot be made a cpuset partition");
             let state = written
                 .map_err(|error| error.to_string())
@@ -154,8 +149,40 @@ fn partition_state(group: &Group) -> Result<String, String> {
         .map_err(|error| format!("{}: {error}", group.dir().join(PARTITION).display()))
 }
 
+/// Whether a cpuset partition of `cpus` can be made below home; why not, if not.
+fn parts(cgroup: &Cgroup, home: &CgroupHome, cpus: &[usize]) -> Result<(), String> {
+    super::home::offers(cgroup, home, "cpuset")?;
+    let group = super::home::shown(cgroup, home);
+    if !matches!(home.partition.as_deref(), None | Some("root" | "isolated")) {
+        return Err(format!(
+            "{group} is no cpuset partition itself; run as root outside of a container"
+        ));
+    }
+    if let Some(cpu) = cpus.iter().find(|cpu| !home.cpus.contains(cpu)) {
+        return Err(format!("CPU {cpu} is offline or in another cpuset partition"));
+    }
+    let named = home.named.iter().find_map(|(name, theirs)| {
+        let cpu = cpus.iter().find(|cpu| theirs.contains(cpu))?;
+        Some((name, cpu))
+    });
+    if let Some((name, cpu)) = named {
+        return Err(format!(
+            "CPU {cpu} is in cpuset.cpus of {}/{name}, which no partition may overlap; take it out there",
+            group.trim_end_matches('/')
+        ));
+    }
+    let all: BTreeSet<_> = cpus.iter().copied().collect();
+    match all.len() < home.cpus.len() {
+        true => Ok(()),
+        false => Err(format!(
+            "CPUs {} are all there are, and one must stay with the host",
+            list_text(all)
+        )),
+    }
+}
+
 /// The first two numbers of a kernel's release.
-fn version(release: &str) -> (u32, u32) {
+pub(super) fn version(release: &str) -> (u32, u32) {
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
         .map(|text| text.parse().unwrap_or(0));
@@ -163,3 +190,6 @@ fn version(release: &str) -> (u32, u32) {
 }
 
 const PARTITION: &str = "cpuset.cpus.partition";
+/// `cpuset.cpus.partition` took `isolated` in Linux 6.1 and `root` in 5.0 (Documentation/admin-guide/cgroup-v2.rst).
+const ISOLATED_SINCE: (u32, u32) = (6, 1);
+const ROOT_SINCE: (u32, u32) = (5, 0);

@@ -9,6 +9,7 @@ use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 use crate::cgroup::{CgroupTree, Home, threads};
 use crate::error::CpuError;
 use crate::inventory::list_text;
+use crate::step::step;
 use crate::sys::schedule;
 
 /// Puts a vCPU's thread on its CPU, proved by reading back where it may run.
@@ -18,7 +19,8 @@ pub(super) fn pin(vcpu: u32, thread: Pid, cpu: usize) -> Result<(), CpuError> {
         return Err(refused(io::ErrorKind::InvalidInput.into()));
     }
     let wanted = set([cpu]);
-    sched_setaffinity(Some(thread), &wanted).map_err(|errno| refused(errno.into()))?;
+    let pinned = step("pin a vCPU thread", || sched_setaffinity(Some(thread), &wanted));
+    pinned.map_err(|errno| refused(errno.into()))?;
     let got = sched_getaffinity(Some(thread)).map_err(|errno| refused(errno.into()))?;
     match got == wanted {
         true => Ok(()),
@@ -32,10 +34,12 @@ pub(super) fn pin(vcpu: u32, thread: Pid, cpu: usize) -> Result<(), CpuError> {
 
 /// Lets a thread run wherever the host leaves CPUs: kernels before 6.2 count other partitions' CPUs in, so they are told which.
 pub(super) fn let_roam(tree: &CgroupTree, thread: Pid) {
-    let home = Home::of(tree).map(|home| home.group().cpus("cpuset.cpus.effective"));
+    let home = Home::of(tree).map(|home| home.cpus().clone());
     let left = home.ok().filter(|cpus| !cpus.is_empty());
     let wanted = left.map_or_else(|| set(0..CpuSet::MAX_CPU), set);
-    if let Err(error) = sched_setaffinity(Some(thread), &wanted) {
+    if let Err(error) = step("let a vCPU thread roam", || {
+        sched_setaffinity(Some(thread), &wanted)
+    }) {
         tracing::warn!(%error, "a vCPU thread keeps its affinity");
     }
 }
@@ -50,7 +54,10 @@ pub(super) fn schedule(vcpu: u32, thread: Pid, priority: Option<u8>) -> Result<(
     if schedule::priority_of(thread).map_err(refused)? == priority {
         return Ok(());
     }
-    schedule::use_policy(thread, priority).map_err(refused)
+    let scheduled = step("change the scheduling policy", || {
+        schedule::use_policy(thread, priority)
+    });
+    scheduled.map_err(refused)
 }
 
 /// The process's threads that are no vCPUs, kept off dedicated CPUs until dropped.
@@ -79,7 +86,7 @@ impl Housekeeping {
             let rest = without(&mask, dedicated);
             if rest.count() > 0 {
                 // A thread that has ended needs none.
-                let _ = sched_setaffinity(Some(thread), &rest);
+                let _ = step("keep a thread off", || sched_setaffinity(Some(thread), &rest));
             }
         }
         self.after = without(&self.before, dedicated);
@@ -90,7 +97,9 @@ impl Drop for Housekeeping {
     fn drop(&mut self) {
         for thread in threads() {
             if self.after.count() > 0 && sched_getaffinity(Some(thread)) == Ok(self.after) {
-                let _ = sched_setaffinity(Some(thread), &self.before);
+                let _ = step("let a thread back", || {
+                    sched_setaffinity(Some(thread), &self.before)
+                });
             }
         }
     }

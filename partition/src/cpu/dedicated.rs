@@ -12,27 +12,31 @@ impl CpuHold {
     ///
     /// What the kernel does not grant makes the isolation weaker, with the reason; it is refused only if a CPU is another's.
     pub fn dedicate(&self, cpus: &[usize]) -> Result<Isolation, CpuError> {
+        self.dedicate_cores(cpus, &[])
+    }
+
+    /// The same, with `idle`: siblings of those CPUs, which are held and isolated as they are, and run nothing.
+    pub fn dedicate_cores(&self, cpus: &[usize], idle: &[usize]) -> Result<Isolation, CpuError> {
         if cpus.len() != self.vcpus {
             let (vcpus, cpus) = (self.vcpus, cpus.len());
             return Err(CpuError::Count { vcpus, cpus });
         }
-        let other = |terms: &CpuTerms| matches!(terms, CpuTerms::Dedicated { cpus: now, .. } if now != cpus);
-        if other(&self.terms()) {
+        if !matches!(self.terms(), CpuTerms::Shared { .. }) {
+            if let Some(isolation) = self.terms().isolation_of(cpus, idle) {
+                return Ok(isolation);
+            }
             self.share(CpuShare::default(), None)?;
         }
         let mut held = self.held();
-        if let CpuTerms::Dedicated { cpus: now, isolation } = &held.terms
-            && now == cpus
-        {
-            return Ok(isolation.clone());
-        }
-        self.claim_cpus(&mut held, cpus)?;
+        let all = [cpus, idle].concat();
+        self.claim_cpus(&mut held, &all)?;
         let others: Vec<_> = held.threads.values().copied().collect();
         let mut housekeeping = Housekeeping::before();
-        let (isolation, place) = self.partition_cpus(&mut held, cpus);
-        housekeeping.keep_off(cpus, &others);
+        let (isolation, place) = self.partition_cpus(&mut held, &all);
+        housekeeping.keep_off(&all, &others);
         let terms = CpuTerms::Dedicated {
             cpus: cpus.to_vec(),
+            idle: idle.to_vec(),
             isolation: isolation.clone(),
         };
         let changed = held.change(&self.tree, terms, place);
@@ -71,7 +75,10 @@ impl CpuHold {
     /// Gives up the claims of CPUs that the terms do not dedicate.
     pub(super) fn drop_claims(&self, held: &mut Held) -> Result<(), ClaimError> {
         let kept: Vec<_> = match &held.terms {
-            CpuTerms::Dedicated { cpus, .. } => cpus.iter().map(ToString::to_string).collect(),
+            CpuTerms::Dedicated { cpus, idle, .. } => {
+                let all = cpus.iter().chain(idle);
+                all.map(ToString::to_string).collect()
+            }
             CpuTerms::Shared { .. } => Vec::new(),
         };
         let claims = std::mem::take(&mut held.claims);
@@ -91,7 +98,7 @@ impl CpuHold {
         if expected.level == CpuIsolation::Affinity {
             return (expected, None);
         }
-        match self.make_partition(held, cpus) {
+        match self.make_partition(held, &expected, cpus) {
             Ok(made) => made,
             Err(error) => (Isolation::affinity(error.to_string()), None),
         }
@@ -100,17 +107,33 @@ impl CpuHold {
     fn make_partition(
         &self,
         held: &mut Held,
+        expected: &Isolation,
         cpus: &[usize],
     ) -> Result<(Isolation, Option<Place>), CpuError> {
         let home = Home::of(&self.tree).map_err(|reason| CpuError::NoControl { reason })?;
         let path = dedicated_path(&self.name);
         let footprint = held.settle(self, &home)?;
         let group = footprint.make(&path, "cpuset")?;
-        let isolation = Isolation::establish(&group, cpus);
+        let isolation = expected.establish(&group, cpus);
         if isolation.level == CpuIsolation::Affinity {
             footprint.unmake(&path)?;
             return Ok((isolation, None));
         }
+        footprint.remind();
         Ok((isolation, Some(Place { path, group })))
+    }
+}
+
+impl CpuTerms {
+    /// The isolation of just these CPUs, if they are dedicated already.
+    fn isolation_of(&self, wanted: &[usize], beside: &[usize]) -> Option<Isolation> {
+        match self {
+            Self::Dedicated {
+                cpus,
+                idle,
+                isolation,
+            } if cpus == wanted && idle == beside => Some(isolation.clone()),
+            _ => None,
+        }
     }
 }

@@ -79,7 +79,7 @@ impl Held {
         }
         let footprint = match self.footprint.take() {
             Some(footprint) => footprint,
-            None => Footprint::new(&hold.state, &hold.name, home.group().dir())?,
+            None => Footprint::new(&hold.tree, &hold.state, &hold.name, home.group().dir())?,
         };
         Ok(self.footprint.insert(footprint))
     }

@@ -39,7 +39,10 @@ pub enum ClaimError {
         resource: String,
     },
     /// The state directory does not work.
-    #[error("state directory {path}: {act}: {source}; give a writable directory (PELLUCID_STATE_DIR)", path = path.display())]
+    #[error(
+        "state directory {path}: {act}: {source}; mend that, or name another (PELLUCID_STATE_DIR), which is a ledger of its own: claims here do not count there",
+        path = path.display()
+    )]
     State {
         /// The file or directory.
         path: PathBuf,

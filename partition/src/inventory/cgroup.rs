@@ -7,8 +7,12 @@ use serde::{Deserialize, Serialize};
 use super::files::Files;
 use super::parse_list;
 
+mod home;
+
+pub use home::CgroupHome;
+
 /// What control groups there are, and this process's place in them.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cgroup {
     /// Which interface is mounted.
     pub version: CgroupVersion,
@@ -22,12 +26,8 @@ pub struct Cgroup {
     pub own_controllers: Vec<String>,
     /// The CPUs that its cpuset has; `None` where no controller restricts them.
     pub cpus: Option<BTreeSet<usize>>,
-    /// Whether the root that it sees is the host's, not a container's.
-    pub host_root: bool,
-    /// Whether this process may make groups at that root, as far as user and mount tell.
-    pub writable: bool,
-    /// `cpuset.cpus.partition` of that root, where it is a container's (`member`, `root`, `isolated`).
-    pub partition: Option<String>,
+    /// Where this process can make groups of version 2; or why nowhere.
+    pub home: Result<CgroupHome, String>,
 }
 
 /// The versions of the control group interface.
@@ -42,6 +42,21 @@ pub enum CgroupVersion {
     Hybrid,
     /// Version 2 only.
     V2,
+}
+
+impl Default for Cgroup {
+    /// A host without control groups.
+    fn default() -> Self {
+        Self {
+            version: CgroupVersion::None,
+            mount: String::new(),
+            controllers: Vec::new(),
+            path: String::new(),
+            own_controllers: Vec::new(),
+            cpus: None,
+            home: Err("no control groups are mounted here; mount cgroup2 at /sys/fs/cgroup".to_owned()),
+        }
+    }
 }
 
 /// Reads mounts, `/proc/self/cgroup` and the files of the own group.
@@ -65,15 +80,18 @@ pub(super) fn survey(files: &Files<'_>) -> Cgroup {
             controllers,
             path: own_path(&own, Some("cpuset")).unwrap_or_default(),
             cpus: cpuset,
+            home: Err("this host has cgroup v1; boot it with systemd.unified_cgroup_hierarchy=1".to_owned()),
             ..Cgroup::default()
         };
     };
-    let (root, path) = (mount.point.as_str(), own_path(&own, None).unwrap_or_default());
+    let (root, path) = (mount.point.as_str(), own_path(&own, None));
+    let home = match &path {
+        _ if mount.is_read_only() => Err(format!("{root} is mounted read-only; run outside of a container")),
+        None => Err("this process is in no group of cgroup v2".to_owned()),
+        Some(path) => CgroupHome::survey(files, root, path),
+    };
+    let path = path.unwrap_or_default();
     let here = format!("{root}{}", path.trim_end_matches('/'));
-    let is_root_user = files.status("Uid:").ok().flatten().is_none_or(|ids| {
-        let mut ids = ids.split_whitespace();
-        ids.nth(1) == Some("0")
-    });
     Cgroup {
         version,
         mount: root.to_owned(),
@@ -81,12 +99,7 @@ pub(super) fn survey(files: &Files<'_>) -> Cgroup {
         own_controllers: files.words(&format!("{here}/cgroup.controllers")),
         cpus: cpuset.or_else(|| cpuset_v2(files, root, &path)),
         path,
-        // Only groups below the host's root have a type.
-        host_root: files.found(&format!("{root}/cgroup.type")).is_none(),
-        writable: is_root_user && !mount.is_read_only(),
-        partition: files
-            .found(&format!("{root}/cpuset.cpus.partition"))
-            .map(|text| text.trim().to_owned()),
+        home,
     }
 }
 

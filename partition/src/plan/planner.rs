@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use super::cpus::Chosen;
-use super::isolation::planned;
 use super::memory::{Demand, Share};
 use super::refusal;
 use super::rooms::Rooms;
@@ -190,7 +189,7 @@ impl<'i> Planner<'i> {
         };
         plan.withheld.sort_unstable();
         if spec.mode() == CpuMode::Dedicated {
-            plan.isolation = Some(planned(self.inventory, &plan.held_cpus()));
+            plan.isolation = Some(self.inventory.isolation(&plan.held_cpus()));
         }
         Ok(plan)
     }
