@@ -11,6 +11,7 @@ use vm_memory::GuestMemoryBackend;
 use crate::error::PopulateError;
 use crate::memory::GuestMemory;
 use crate::spec::PageSize;
+use crate::step::step;
 use crate::sys::pages::{Advice, advise, lock};
 use crate::sys::ram::{RamMapping, RamRegion};
 
@@ -75,7 +76,8 @@ impl RamRegion {
         if spec.pages != PageSize::Size4K {
             return Ok(());
         }
-        lock(self.mapping()).map_err(|source| PopulateError::Lock {
+        let locked = step("lock guest memory", || lock(self.mapping()));
+        locked.map_err(|source| PopulateError::Lock {
             guest: spec.guest.0,
             size: spec.size,
             source,
@@ -140,7 +142,7 @@ impl Work<'_> {
             .chunks
             .get(self.next.fetch_add(1, Ordering::Relaxed) as usize)
         {
-            if let Err(source) = self.fault_in(chunk) {
+            if let Err(source) = step("populate guest memory", || self.fault_in(chunk)) {
                 // The others stop too: a host short of memory is not pressed further.
                 self.next.store(self.chunks.len() as u64, Ordering::Relaxed);
                 let guest = chunk.region.spec().guest.0 + chunk.offset;

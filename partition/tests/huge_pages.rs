@@ -3,68 +3,15 @@
 //! No guest runs here: huge pages behind a guest have crashed the emulated server, so this stays on the developer's own machine.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod pool;
+
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::path::PathBuf;
 use std::sync::Mutex;
 
 use pellucid_partition::{GuestAddress, GuestMemory, MemoryError, PageSize, Progress, RamRegion, RegionSpec};
-use rustix::fs::FlockOperation;
+use pool::Pool;
 
 const MIB: u64 = 1 << 20;
-
-/// Pages more in a pool of node 0 while this lives; one at a time on this host.
-struct Pool {
-    path: PathBuf,
-    before: u64,
-    _alone: File,
-}
-
-impl Pool {
-    fn with(pages: PageSize, count: u64) -> Option<Self> {
-        let kilobytes = pages.bytes() >> 10;
-        let path = PathBuf::from(format!(
-            "/sys/devices/system/node/node0/hugepages/hugepages-{kilobytes}kB/nr_hugepages"
-        ));
-        let left_out = |why: &str| eprintln!("left out: {count} {pages} pages: {why} ({})", path.display());
-        let Ok(alone) = File::options().write(true).open(&path) else {
-            left_out("not root, or a kernel without this pool");
-            return None;
-        };
-        rustix::fs::flock(&alone, FlockOperation::LockExclusive).unwrap();
-        let number = || {
-            std::fs::read_to_string(&path)
-                .unwrap()
-                .trim()
-                .parse::<u64>()
-                .unwrap()
-        };
-        let before = number();
-        std::fs::write(&path, (before + count).to_string()).unwrap();
-        let now = number();
-        let pool = Self {
-            path: path.clone(),
-            before,
-            _alone: alone,
-        };
-        if now < before + count {
-            left_out("memory is too fragmented or too little");
-            return None;
-        }
-        Some(pool)
-    }
-
-    fn free(&self) -> u64 {
-        let free = self.path.with_file_name("free_hugepages");
-        std::fs::read_to_string(free).unwrap().trim().parse().unwrap()
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        std::fs::write(&self.path, self.before.to_string()).unwrap();
-    }
-}
 
 fn spec(pages: PageSize, count: u64) -> RegionSpec {
     RegionSpec {

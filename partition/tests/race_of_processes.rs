@@ -1,4 +1,5 @@
-//! 64 processes race for overlapping CPUs for 10 seconds. A log that they all append to is the witness: its order is the kernel's.
+//! 64 processes race for overlapping CPUs for 10 seconds, and until each has had some. A log that they all append to is the witness: its
+//! order is the kernel's.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod crash;
@@ -15,7 +16,7 @@ use fixture::{Host, MIB};
 use pellucid_partition::{ClaimError, CpuRequest, Inventory, PartitionSpec, Plan, Siblings, StateDir};
 
 const RACERS: usize = 64;
-const CPUS: u64 = 3;
+const CPUS: u64 = 6;
 const LENGTH: Duration = Duration::from_secs(10);
 
 /// Appends one line in one write: lines come in the order of the writes, whole.
@@ -47,8 +48,9 @@ fn racer() {
     while !scene.join("go").exists() {
         std::thread::sleep(Duration::from_millis(5));
     }
-    let end = Instant::now() + LENGTH;
-    while Instant::now() < end {
+    let (end, mut served) = (Instant::now() + LENGTH, false);
+    // A claim never waits, so nobody is promised a turn while others ask as fast as they can. But who goes on asking gets one once they stop.
+    while Instant::now() < end || !served {
         let cpus = CpuRequest::list(some_cpus()).unwrap();
         let spec = PartitionSpec::on(&name, cpus, 64 * MIB)
             .unwrap()
@@ -61,6 +63,7 @@ fn racer() {
                 std::thread::sleep(Duration::from_micros(random(2_000)));
                 tell(&witness, &format!("{own} gives {cpus:?}"));
                 reserved.release().unwrap();
+                served = true;
             }
             Err(ClaimError::Held {
                 resource,
@@ -72,7 +75,12 @@ fn racer() {
             Err(other) => panic!("{other}"),
         }
     }
-    tell(&witness, &format!("{own} ends"));
+    let late = if Instant::now() > end + LENGTH / 10 {
+        " late"
+    } else {
+        ""
+    };
+    tell(&witness, &format!("{own} ends{late}"));
 }
 
 #[derive(Default)]
@@ -82,6 +90,7 @@ struct Judge {
     refusals: u32,
     unnamed: u32,
     ended: BTreeSet<String>,
+    late: u32,
 }
 
 impl Judge {
@@ -118,7 +127,10 @@ impl Judge {
                     pid => assert_eq!(holder, format!("racer-{pid}"), "{line}"),
                 }
             }
-            "ends" => assert!(self.ended.insert(racer.to_owned()), "{line}"),
+            "ends" => {
+                assert!(self.ended.insert(racer.to_owned()), "{line}");
+                self.late += u32::from(rest == "late");
+            }
             _ => panic!("{line}"),
         }
     }
@@ -126,7 +138,7 @@ impl Judge {
 
 fn start(scene: &Path) -> Vec<Mortal> {
     fs::write(scene.join("witness"), "").unwrap();
-    let host = serde_json::to_vec(&Host::one_socket().survey()).unwrap();
+    let host = serde_json::to_vec(&Host::hybrid().survey()).unwrap();
     fs::write(scene.join("host"), host).unwrap();
     let racers = (0..RACERS).map(|_| Mortal(child("racer", scene).spawn().unwrap()));
     let racers = racers.collect();
@@ -153,16 +165,14 @@ fn of_64_processes_each_cpu_has_one_owner_and_every_loser_is_told_whom() {
     }
     assert!(judge.owners.is_empty(), "not given back: {:?}", judge.owners);
     assert_eq!(judge.ended.len(), RACERS);
-    // Nothing here is fair: on a slow machine a few may never find all of theirs free.
-    let served = pids
-        .iter()
-        .filter(|racer| judge.takes.contains_key(*racer))
-        .count();
-    assert!(served > RACERS / 2, "only {served} ever got anything");
+    for racer in &pids {
+        assert!(judge.takes.contains_key(racer), "{racer} never got anything");
+    }
     let takes: u32 = judge.takes.values().sum();
+    let fewest = judge.takes.values().min().unwrap();
     println!(
-        "{takes} takes, {} refusals, {} of them unnamed",
-        judge.refusals, judge.unnamed
+        "{takes} takes, at least {fewest} each, {} refusals, {} of them unnamed, {} racers waited for the others to stop",
+        judge.refusals, judge.unnamed, judge.late
     );
     assert!(judge.refusals > 0);
     assert!(

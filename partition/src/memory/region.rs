@@ -11,6 +11,7 @@ use crate::address::HostAddress;
 use crate::error::MemoryError;
 use crate::layout::Layout;
 use crate::spec::PageSize;
+use crate::step::step;
 use crate::sys::pages::{Advice, advise, bind};
 use crate::sys::ram::{RamMapping, RamRegion};
 
@@ -101,11 +102,14 @@ impl RamRegion {
         let size = spec.size;
         let file = Arc::new(memfd(name, size, spec.pages)?);
         let whole = FileOffset::from_arc(file, 0);
-        let mapping =
-            RamMapping::of(&whole, size as usize, spec.pages).map_err(|error| MemoryError::Map {
-                size,
-                source: error.into(),
-            })?;
+        // Here pages of the hugetlb pool become spoken for.
+        let mapped = step("map guest memory", || {
+            RamMapping::of(&whole, size as usize, spec.pages)
+        });
+        let mapping = mapped.map_err(|error| MemoryError::Map {
+            size,
+            source: error.into(),
+        })?;
         for (part, node) in &spec.nodes {
             let (offset, size) = (part.start - spec.guest.0, part.end - part.start);
             let bound = bind(&mapping, offset as usize, size as usize, *node);

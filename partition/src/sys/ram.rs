@@ -17,6 +17,7 @@ use super::mapping::{Backing, keep_from_children, sealed};
 use crate::address::HostAddress;
 use crate::memory::RegionSpec;
 use crate::spec::PageSize;
+use crate::step::step;
 
 /// A part of a memory file, mapped shared at a multiple of 2 MiB, or of its page size if that is larger.
 ///
@@ -71,7 +72,9 @@ impl RamMapping {
 
 impl Drop for RamMapping {
     fn drop(&mut self) {
-        give_up(self.start.as_ptr().cast(), self.size);
+        step("unmap guest memory", || {
+            give_up(self.start.as_ptr().cast(), self.size)
+        });
     }
 }
 
