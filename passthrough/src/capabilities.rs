@@ -91,6 +91,10 @@ pub(crate) const ID_EXPRESS: u8 = 0x10;
 pub(crate) const ID_MSIX: u8 = 0x11;
 pub(crate) const ID_AF: u8 = 0x13;
 
+/// Extended ids.
+pub(crate) const EXT_ACS: u16 = 0x0d;
+pub(crate) const EXT_ARI: u16 = 0x0e;
+
 /// Extended capabilities that a guest cannot use, with what they are called.
 pub(crate) const HIDDEN: [(u16, &str); 8] = [
     (0x0f, "ATS"),
@@ -105,4 +109,5 @@ pub(crate) const HIDDEN: [(u16, &str); 8] = [
 
 const STATUS: usize = 0x06;
 const STATUS_LIST: u8 = 0x10;
-const LIST: u16 = 0x34;
+/// The pointer to the first standard capability.
+pub(crate) const LIST: u16 = 0x34;

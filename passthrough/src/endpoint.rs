@@ -185,11 +185,17 @@ impl ConfigHandler for Endpoint {
         if state.ended {
             return;
         }
-        let mut current = vec![0; data.len()];
+        let mut current = [0; 4];
+        let current = &mut current[..data.len().min(4)];
+        let mut reachable = true;
         if state.table.wants_hardware(offset, data.len()) {
-            drop(self.fetch(&state.table, offset, &mut current));
+            reachable = self.fetch(&state.table, offset, current).is_ok();
         }
-        let written = state.table.write(offset, data, &current);
+        let mut written = state.table.write(offset, data, current);
+        if !reachable {
+            // What the bits were that a guest may not change is not known, so none are written.
+            written.hardware.clear();
+        }
         let touches = |wanted: fn(&Register) -> bool| written.registers.iter().any(wanted);
         if touches(|register| matches!(register, Register::Command | Register::Bar(_) | Register::Power)) {
             self.transit(&mut state, &written.hardware);

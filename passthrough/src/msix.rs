@@ -4,6 +4,10 @@ use std::ops::Range;
 
 use pellucid_partition::MsiMessage;
 
+use crate::bars::BarShape;
+use crate::capabilities::{Capabilities, ID_MSIX, dword};
+use crate::inventory::BarKind;
+
 /// Where a function has its table and its pending bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
@@ -36,6 +40,30 @@ impl Geometry {
             table: place(table),
             pending: place(pending),
         }
+    }
+
+    /// From a configuration space; `Ok(None)`: the function has no MSI-X. Refuses a table or pending bits that no access would
+    /// reach, with what the capability is then called.
+    pub fn of(space: &[u8], bars: &[BarShape]) -> Result<Option<Geometry>, &'static str> {
+        let Some(at) = Capabilities::walk(space).find(ID_MSIX) else {
+            return Ok(None);
+        };
+        let word = |offset: u16| dword(space, at + offset).filter(|_| at + offset < 0x100);
+        let (Some(control), Some(table), Some(pending)) = (word(0), word(4), word(8)) else {
+            return Err("MSI-X that does not fit configuration space");
+        };
+        let geometry = Geometry::new((control >> 16) as u16, table, pending);
+        let reachable = |index: u8, range: Range<u64>| {
+            let holds = |bar: &BarShape| bar.index == index && bar.kind != BarKind::Io && !bar.is_rom();
+            bars.iter().any(|bar| holds(bar) && range.end <= bar.size)
+        };
+        if !reachable(geometry.table.0, geometry.table_range()) {
+            return Err("MSI-X whose table is in no memory BAR");
+        }
+        if !reachable(geometry.pending.0, geometry.pending_range()) {
+            return Err("MSI-X whose pending bits are in no memory BAR");
+        }
+        Ok(Some(geometry))
     }
 
     /// Bytes of the table.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pellucid_partition::Bdf;
 
 use crate::bars::{Allowed, BarShape};
-use crate::capabilities::{Capabilities, ID_MSIX, dword};
+use crate::capabilities::{ID_MSI, ID_MSIX};
 use crate::config::{ConfigOrigin, ConfigTable, SIZE};
 use crate::endpoint::{Endpoint, State};
 use crate::error::AssignError;
@@ -30,16 +30,19 @@ impl Endpoint {
         BarShape::check(&view.bars).map_err(|(bar, wrong)| AssignError::Bar { device, bar, wrong })?;
         let failed = |act| move |source| AssignError::Device { device, act, source };
         let space = read_space(transport.as_ref()).map_err(failed("reading its configuration space"))?;
+        check(&space).map_err(|wrong| AssignError::ConfigSpace { device, wrong })?;
+        let (geometry, absent) = messages(&space, &view.bars, transport.as_ref());
         let line = view.line.filter(|_| transport.irq(IrqKind::Intx).count > 0);
         let origin = ConfigOrigin {
             space: &space,
             bars: &view.bars,
             intx: line.is_some(),
             line: view.line_register,
+            absent: &absent,
         };
         let table = ConfigTable::new(&origin);
         let line = line.map(|line| Line::new(line, Arc::clone(transport)));
-        let messages = Messages::new(device, geometry(&space), transport, &guest.interrupts, line);
+        let messages = Messages::new(device, geometry, transport, &guest.interrupts, line);
         let messages = Arc::new(messages);
         let windows = Windows::new(device, guest, &view.bars, transport, &messages)?;
         let listener = Listener::start(device, transport, view.events)
@@ -61,26 +64,45 @@ impl Endpoint {
     }
 }
 
-/// The device's configuration space as VFIO shows it.
+/// The device's configuration space as its transport shows it.
 fn read_space(transport: &dyn Transport) -> std::io::Result<Vec<u8>> {
     let size = transport
         .region(RegionIndex::Config)
-        .map_or(256, |region| region.size);
-    let mut space = vec![0; (size as usize).min(SIZE)];
+        .map_or(0, |region| region.size);
+    let mut space = vec![0; (size.min(SIZE as u64) as usize) & !3];
     for (index, word) in space.chunks_exact_mut(4).enumerate() {
         transport.read(RegionIndex::Config, index as u64 * 4, word)?;
     }
     Ok(space)
 }
 
-fn geometry(space: &[u8]) -> Option<Geometry> {
-    let at = Capabilities::walk(space).find(ID_MSIX)?;
-    let control = (dword(space, at)? >> 16) as u16;
-    Some(Geometry::new(
-        control,
-        dword(space, at + 4)?,
-        dword(space, at + 8)?,
-    ))
+/// Whether it is that of a function that can be lent.
+fn check(space: &[u8]) -> Result<(), &'static str> {
+    match space {
+        short if short.len() < 256 => Err("it is shorter than the 256 bytes that every function has"),
+        [0xff, 0xff, ..] => Err("it reads all ones; the function is gone or asleep"),
+        space if space[HEADER_TYPE] & 0x7f != 0 => Err("it is a bridge's; lend what is behind it"),
+        _ => Ok(()),
+    }
+}
+
+/// Where the MSI-X table is, and the message capabilities that the guest cannot be given.
+fn messages(
+    space: &[u8],
+    bars: &[BarShape],
+    transport: &dyn Transport,
+) -> (Option<Geometry>, Vec<(u8, &'static str)>) {
+    let mut absent = Vec::new();
+    let signals = |kind| transport.irq(kind).count > 0;
+    if !signals(IrqKind::Msi) {
+        absent.push((ID_MSI, "MSI, which its transport does not signal"));
+    }
+    let geometry = match Geometry::of(space, bars) {
+        Ok(Some(_)) if !signals(IrqKind::Msix) => Err("MSI-X, which its transport does not signal"),
+        other => other,
+    };
+    absent.extend(geometry.err().map(|name| (ID_MSIX, name)));
+    (geometry.ok().flatten(), absent)
 }
 
 fn allowed(windows: &PlacementWindows) -> Allowed {
@@ -89,3 +111,6 @@ fn allowed(windows: &PlacementWindows) -> Allowed {
         io: windows.io.clone(),
     }
 }
+
+/// PCI 3.0, 6.1.
+const HEADER_TYPE: usize = 0x0e;

@@ -229,7 +229,7 @@ fn page() -> Arc<Mapping> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn slots_buses_and_peer_mappings_are_always_what_the_registers_say(
         acts in proptest::collection::vec((0usize..2, act()), 1..40),

@@ -1,7 +1,11 @@
 //! Builds the table from a device's own configuration space: one walk, then one rule for each thing found.
 
+use std::ops::Range;
+
 use crate::bars::BarShape;
-use crate::capabilities::{Capabilities, HIDDEN, ID_AF, ID_EXPRESS, ID_MSI, ID_MSIX, ID_PM, dword};
+use crate::capabilities::{
+    Capabilities, EXT_ACS, EXT_ARI, HIDDEN, ID_AF, ID_EXPRESS, ID_MSI, ID_MSIX, ID_PM, LIST, dword,
+};
 use crate::config::{ConfigTable, Register, SIZE, Source};
 
 /// What a table is made from.
@@ -15,6 +19,8 @@ pub struct ConfigOrigin<'a> {
     pub intx: bool,
     /// The interrupt line register that firmware would have written.
     pub line: u8,
+    /// Standard capabilities that the guest cannot be given: their ids, and how they are called in [`ConfigTable::hidden`].
+    pub absent: &'a [(u8, &'static str)],
 }
 
 impl ConfigTable {
@@ -35,7 +41,7 @@ impl ConfigTable {
         let capabilities = Capabilities::walk(&space[..length]);
         table.header(origin);
         table.bars(origin.bars);
-        table.standard(&capabilities);
+        table.standard(&capabilities, origin.absent);
         table.extended(&capabilities, length);
         table
     }
@@ -44,7 +50,9 @@ impl ConfigTable {
     fn header(&mut self, origin: &ConfigOrigin<'_>) {
         self.fix(0x00, 4);
         self.fix(0x08, 4);
+        // Whether there are other functions is for the guest's bus to say, which knows which of them are lent.
         self.fix(0x0e, 1);
+        self.value[0x0e] &= 0x7f;
         // I/O, memory, bus master, parity, SERR and INTx disable: what a guest may switch.
         self.mask[0x04] = 0x47;
         self.mask[0x05] = 0x05;
@@ -77,13 +85,29 @@ impl ConfigTable {
         }
     }
 
-    fn standard(&mut self, capabilities: &Capabilities) {
+    /// Shows the capabilities that are sound and wanted, in a list that ends.
+    fn standard(&mut self, capabilities: &Capabilities, absent: &[(u8, &'static str)]) {
+        let mut pointer = LIST;
         for capability in &capabilities.standard {
-            let at = capability.offset;
+            let (at, id) = (capability.offset, capability.id as u8);
+            let length = self.length(at, id);
+            let truncated =
+                (at + length > STANDARD_END).then_some("a capability that does not fit configuration space");
+            let unwanted = absent
+                .iter()
+                .find(|(other, _)| *other == id)
+                .map(|(_, name)| *name);
+            if let Some(name) = unwanted.or(truncated) {
+                self.hidden.push(name);
+                self.clear(at, length.min(STANDARD_END - at));
+                continue;
+            }
             self.fix(at, 2);
-            match capability.id as u8 {
+            self.value[usize::from(pointer)] = at as u8;
+            pointer = at + 1;
+            match id {
                 ID_PM => self.watch(at + 4, 2, Register::Power),
-                ID_MSI => self.msi(at),
+                ID_MSI => self.msi(at, length),
                 ID_MSIX => {
                     self.fix(at + 2, 10);
                     self.shadow(at + 2, &[0, 0xc0]);
@@ -99,16 +123,30 @@ impl ConfigTable {
                 _ => {}
             }
         }
+        // Whatever the device's last pointer says: the guest's list ends here.
+        self.value[usize::from(pointer)] = 0;
+    }
+
+    /// The bytes of a standard capability that mean something to us.
+    fn length(&self, at: u16, id: u8) -> u16 {
+        let control = self.word(at.min(STANDARD_END - 4) + 2);
+        match id {
+            ID_PM => 8,
+            ID_MSI => {
+                let (wide, maskable) = (control & 0x80 != 0, control & 0x100 != 0);
+                10 + if wide { 4 } else { 0 } + if maskable { 10 } else { 0 }
+            }
+            ID_MSIX => 12,
+            ID_EXPRESS => 10,
+            ID_AF => 6,
+            _ => 2,
+        }
     }
 
     /// The MSI capability is the guest's own: VFIO programs the device's. Enable and count start at zero.
-    fn msi(&mut self, at: u16) {
+    fn msi(&mut self, at: u16, length: u16) {
         let control = self.word(at + 2);
         let (wide, maskable) = (control & 0x80 != 0, control & 0x100 != 0);
-        let length = 10 + if wide { 4 } else { 0 } + if maskable { 10 } else { 0 };
-        if usize::from(at) + length > 0x100 {
-            return;
-        }
         self.shadow(at + 2, &[0x71, 0]);
         self.value[usize::from(at) + 2] &= !0x71;
         self.shadow(at + 4, &[0xfc, 0xff, 0xff, 0xff]);
@@ -123,7 +161,7 @@ impl ConfigTable {
             self.shadow(data + 4, &[0xff; 4]);
             self.fix(data + 8, 4);
         }
-        self.watch(at + 2, length as u16 - 2, Register::Msi);
+        self.watch(at + 2, length - 2, Register::Msi);
     }
 
     /// Takes what a guest cannot use out of the extended list, by leading the list around it.
@@ -142,14 +180,15 @@ impl ConfigTable {
                 .find(|(id, _)| *id == capability.id)
                 .map(|(_, name)| *name);
             self.fix(at, 4);
+            // The body: up to the next capability of any kind behind it, at least the header.
+            let starts = capabilities.extended.iter().map(|other| other.offset);
+            let end = starts.filter(|start| *start > at).min().unwrap_or(SIZE as u16);
             let Some(name) = hidden else {
+                self.isolation(capability.id, at..end);
                 last_shown = Some(at);
                 continue;
             };
             self.hidden.push(name);
-            // The body: up to the next capability of any kind behind it, at least the header.
-            let starts = capabilities.extended.iter().map(|other| other.offset);
-            let end = starts.filter(|start| *start > at).min().unwrap_or(SIZE as u16);
             self.clear(at, end - at);
             match last_shown {
                 Some(before) => self.link(before, next),
@@ -157,7 +196,25 @@ impl ConfigTable {
                 None => self.link(at, next),
             }
         }
-        // An empty list is all zeros at 0x100 already: a null id with no next.
+        // Whatever the device's last pointer says: the guest's list ends. An empty one is all zeros at 0x100 already.
+        if let Some(last) = last_shown {
+            self.link(last, 0);
+        }
+    }
+
+    /// What stands between devices and between functions is the host's: a guest sees it and cannot change it.
+    fn isolation(&mut self, id: u16, body: Range<u16>) {
+        match id {
+            EXT_ACS => self.fix(body.start, (body.end - body.start).min(ACS_LENGTH)),
+            // Function numbers beyond 7 need a port that forwards them, which the guest's ports do not: the list of functions ends.
+            EXT_ARI => {
+                self.fix(body.start, (body.end - body.start).min(8));
+                if body.end - body.start >= 8 {
+                    self.value[usize::from(body.start) + 5] = 0;
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Lets the extended header at `at` point to `next`.
@@ -195,3 +252,8 @@ impl ConfigTable {
         }
     }
 }
+
+/// Where the standard capabilities end.
+const STANDARD_END: u16 = 0x100;
+/// The ACS capability with the longest egress control vector (PCI Express base 5.0, 7.7.8).
+const ACS_LENGTH: u16 = 8 + 32;

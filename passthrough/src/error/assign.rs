@@ -42,6 +42,14 @@ pub enum AssignError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// Not the configuration space of a function that can be lent.
+    #[error("device {device}: its configuration space cannot be shown to a guest: {wrong}")]
+    ConfigSpace {
+        /// The function.
+        device: Bdf,
+        /// What is wrong with it, and what to do.
+        wrong: &'static str,
+    },
     /// A base address register that no function has.
     #[error("device {device}: BAR {bar}: {wrong}; whoever made this list of BARs is at fault, not the guest")]
     Bar {
