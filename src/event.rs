@@ -18,12 +18,17 @@ pub enum ServerEvent {
     },
     /// A lent device reported an error that it could not recover from.
     DeviceError {
-        /// Its address on the host.
+        /// Its address on the host; in the guest, if another process serves it.
         device: Bdf,
     },
     /// The host asks for a lent device back.
     DeviceWanted {
-        /// Its address on the host.
+        /// Its address on the host; in the guest, if another process serves it.
+        device: Bdf,
+    },
+    /// The process that serves a lent device has gone, or was given up: the guest reads all ones from the device.
+    DeviceLost {
+        /// Its address in the guest; a served device has none on the host.
         device: Bdf,
     },
 }

@@ -171,6 +171,7 @@ impl Tree {
                 told(match event {
                     DeviceEvent::Error { device } => ServerEvent::DeviceError { device },
                     DeviceEvent::Wanted { device } => ServerEvent::DeviceWanted { device },
+                    DeviceEvent::Lost { device } => ServerEvent::DeviceLost { device },
                 });
             }),
         })

@@ -192,6 +192,12 @@ fn end_of(event: &ServerEvent) -> Option<End> {
             eprintln!("vmm: the host asks for device {device} back; power the guest off to return it\r");
             None
         }
+        ServerEvent::DeviceLost { device } => {
+            eprintln!(
+                "vmm: the process that serves device {device} is lost; the guest goes on without the device\r"
+            );
+            None
+        }
         other => {
             eprintln!("vmm: {other:?}\r");
             None

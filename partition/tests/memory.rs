@@ -72,6 +72,19 @@ impl MemorySubscriber for Scribe {
 }
 
 #[test]
+fn a_process_that_is_given_the_file_cannot_cut_it_short() {
+    let memory = one_region();
+    for region in memory.regions() {
+        let given = region.file().try_clone().unwrap();
+        for size in [0, region.size - 4096, region.size + 4096] {
+            let refused = given.set_len(size).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(libc::EPERM), "{size}");
+        }
+        assert_eq!(given.metadata().unwrap().len(), region.size);
+    }
+}
+
+#[test]
 fn regions_lie_where_the_layout_says_each_in_a_file_of_its_own() {
     let memory = two_regions();
     let regions: Vec<_> = memory.regions().iter().map(|r| (r.guest.0, r.size)).collect();

@@ -20,7 +20,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let claimed = admitted.claim(&StateDir::standard()?, "open_device")?;
     let bound = claimed.bind(&IoSpace::open()?)?;
-    println!("IOMMU accepts {:x?}", bound.space().iova_ranges()?);
+    println!(
+        "IOMMU accepts {:x?}",
+        bound.space().map(|space| space.iova_ranges()).transpose()?
+    );
     show(bound.transport())?;
 
     bound.release()?;

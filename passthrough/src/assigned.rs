@@ -27,15 +27,18 @@ impl Bound {
     /// Wires the function to `guest`: memory first, then interrupts and BARs, so that nothing is reachable half done.
     pub fn assign(self, guest: &Guest, view: View) -> Result<Assigned, AssignError> {
         let device = self.bdf();
-        let memory = self.space().map(&guest.memory)?;
-        let act = "telling KVM of its group";
-        let told = self.space().tell_kvm(guest, self.group_fd());
-        told.map_err(|source| AssignError::Device { device, act, source })?;
+        let held = self.held().ok_or_else(|| AssignError::Device {
+            device,
+            act: "assigning it",
+            source: std::io::Error::from_raw_os_error(libc::ENODEV),
+        })?;
+        let memory = held.map(&guest.memory)?;
+        held.announce(guest)?;
         let transport: Arc<dyn Transport> = Arc::clone(self.lease()) as _;
         let mut guest = guest.clone();
-        guest
+        guest.peers = guest
             .peers
-            .get_or_insert_with(|| Arc::clone(self.space().peers()));
+            .or_else(|| self.space().map(|space| Arc::clone(space.peers())));
         let endpoint = Endpoint::wire(device, &transport, &guest, view)?;
         tracing::info!(%device, hidden = ?endpoint.hidden(), "assigned");
         Ok(Assigned {

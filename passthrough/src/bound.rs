@@ -1,17 +1,17 @@
 //! The second stage: a claimed function, opened, answering, and kept from doing DMA.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::io;
 use std::sync::Arc;
 
 use pellucid_partition::Bdf;
 
 use crate::claimed::Claimed;
-use crate::error::{BindError, ReleaseError};
+use crate::error::{BindError, ReleaseError, VfioUserError};
 use crate::health::{prove, quiesce, read_ids};
+use crate::held::{Held, HostHold};
 use crate::inventory::Function;
 use crate::lease::Lease;
 use crate::space::IoSpace;
-use crate::sys::Group;
 use crate::transport::Transport;
 
 /// Opened, in a partition's I/O address space. Cannot yet do DMA: its bus master bit is off.
@@ -27,25 +27,39 @@ use crate::transport::Transport;
 /// ```
 #[must_use = "dropping it gives the function back to its driver"]
 pub struct Bound {
-    // Teardown order: the device, then its group, then its driver's claim.
+    // Teardown order: the device, then what it was opened from.
     lease: Arc<Lease>,
-    group: Option<Group>,
-    claimed: Claimed,
-    space: Arc<IoSpace>,
+    /// None once given back.
+    held: Option<Held>,
+    function: Function,
 }
 
 impl Claimed {
     /// Opens the function in `space`, resets it, and sees that it answers as itself with DMA off.
     pub fn bind(self, space: &Arc<IoSpace>) -> Result<Bound, BindError> {
-        let device = self.bdf();
-        let (group, vfio) = space.admit(device, self.group(), self.node())?;
-        let bound = Bound {
-            lease: Arc::new(Lease::new(Box::new(vfio))),
+        let (group, vfio) = space.admit(self.bdf(), self.group(), self.node())?;
+        let held = HostHold {
             group: Some(group),
             claimed: self,
             space: Arc::clone(space),
         };
-        let opened = |source| BindError::Open { device, source };
+        Bound::open(Box::new(vfio), Held::Host(Box::new(held)))
+    }
+}
+
+impl Bound {
+    /// Stops and resets a function that was just opened, and sees that it answers as itself. On a failure it goes back.
+    pub(crate) fn open(transport: Box<dyn Transport>, held: Held) -> Result<Bound, BindError> {
+        let device = held.bdf();
+        let bound = Bound {
+            lease: Arc::new(Lease::new(transport)),
+            function: held.function().clone(),
+            held: Some(held),
+        };
+        let opened = |source: io::Error| match source.downcast::<VfioUserError>() {
+            Ok(served) => served.into(),
+            Err(source) => BindError::Open { device, source },
+        };
         quiesce(bound.transport()).map_err(opened)?;
         if bound.transport().resettable() {
             bound.transport().reset().map_err(opened)?;
@@ -63,25 +77,23 @@ impl Claimed {
         }
         Ok(bound)
     }
-}
 
-impl Bound {
     /// The function as it was surveyed.
     #[must_use]
     pub fn function(&self) -> &Function {
-        self.claimed.function()
+        &self.function
     }
 
-    /// Its address on the host.
+    /// Its address: on the host, or for a function that another process serves in the guest.
     #[must_use]
     pub fn bdf(&self) -> Bdf {
-        self.claimed.bdf()
+        self.function.bdf
     }
 
-    /// The address space that it is in.
+    /// The I/O address space that it is in; `None` for a function that another process serves.
     #[must_use]
-    pub fn space(&self) -> &Arc<IoSpace> {
-        &self.space
+    pub fn space(&self) -> Option<&Arc<IoSpace>> {
+        self.held.as_ref().and_then(Held::space)
     }
 
     /// Its regions and interrupts.
@@ -95,9 +107,9 @@ impl Bound {
         &self.lease
     }
 
-    /// The descriptor of its group, for KVM.
-    pub(crate) fn group_fd(&self) -> i32 {
-        self.group.as_ref().map_or(-1, |group| group.as_fd().as_raw_fd())
+    /// How it is held; `None` once it was given back.
+    pub(crate) fn held(&self) -> Option<&Held> {
+        self.held.as_ref()
     }
 
     /// Stops the function, resets it, proves that it is well and gives it back to its host driver.
@@ -120,21 +132,13 @@ impl Bound {
 
     /// Gives the stopped function back, or keeps it away from everybody if it is not well.
     pub(crate) fn finish(&mut self, health: Result<(), String>) -> Result<(), ReleaseError> {
-        let Some(group) = self.group.take() else {
-            return Ok(());
-        };
-        self.space.untell_kvm(group.as_fd().as_raw_fd());
-        drop(group);
-        match health {
-            Ok(()) => Ok(self.claimed.give_back()?),
-            Err(reason) => Err(self.claimed.quarantine(reason).into()),
-        }
+        self.held.take().map_or(Ok(()), |held| held.finish(health))
     }
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        if self.group.is_none() {
+        if self.held.is_none() {
             return;
         }
         if let Err(error) = self.give_back() {

@@ -16,6 +16,14 @@ pub(crate) struct MappedMemory {
     _subscription: Subscription,
 }
 
+impl MappedMemory {
+    pub(crate) fn new(subscription: Subscription) -> MappedMemory {
+        MappedMemory {
+            _subscription: subscription,
+        }
+    }
+}
+
 impl IoSpace {
     /// Maps the guest's memory for DMA, if that is not done yet. Checked as a whole before the first byte is mapped.
     pub(crate) fn map(&self, memory: &GuestMemory) -> Result<Arc<MappedMemory>, AssignError> {
@@ -35,9 +43,7 @@ impl IoSpace {
             container: Arc::clone(&self.container),
         };
         let subscription = memory.subscribe(Arc::new(mapper))?;
-        let fresh = Arc::new(MappedMemory {
-            _subscription: subscription,
-        });
+        let fresh = Arc::new(MappedMemory::new(subscription));
         *mapped = Arc::downgrade(&fresh);
         Ok(fresh)
     }

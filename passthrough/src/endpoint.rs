@@ -22,7 +22,7 @@ pub struct Endpoint {
     allowed: Allowed,
     transport: Arc<dyn Transport>,
     messages: Arc<Messages>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 /// What changes.
@@ -30,8 +30,17 @@ pub(crate) struct State {
     pub(crate) table: ConfigTable,
     pub(crate) windows: Windows,
     pub(crate) listener: Option<Listener>,
-    /// The guest has it no more: late accesses of its CPUs must not reach the device.
+    /// The guest has it no more, or it is lost: late accesses of its CPUs must not reach the device.
     pub(crate) ended: bool,
+}
+
+impl State {
+    /// Closes the BARs and disconnects the interrupts; from here on the function reads all ones.
+    pub(crate) fn end(&mut self, messages: &Messages) {
+        self.ended = true;
+        self.windows.end();
+        messages.end();
+    }
 }
 
 impl Endpoint {
@@ -40,7 +49,7 @@ impl Endpoint {
         (bars, allowed): (Vec<BarShape>, Allowed),
         transport: Arc<dyn Transport>,
         messages: Arc<Messages>,
-        state: State,
+        state: Arc<Mutex<State>>,
     ) -> Endpoint {
         Endpoint {
             device,
@@ -48,17 +57,19 @@ impl Endpoint {
             allowed,
             transport,
             messages,
-            state: Mutex::new(state),
+            state,
         }
     }
 
     /// Takes the function from the guest: closes its BARs, disconnects its interrupts, and listens to its events no more.
     pub fn end(&self) {
-        let mut state = self.lock();
-        state.ended = true;
-        state.windows.end();
-        state.listener = None;
-        self.messages.end();
+        let listener = {
+            let mut state = self.lock();
+            state.end(&self.messages);
+            state.listener.take()
+        };
+        // Its thread may be waiting for the state that was held until here.
+        drop(listener);
     }
 
     /// Capabilities that the guest does not see, by name.

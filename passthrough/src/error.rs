@@ -2,6 +2,7 @@
 
 mod assign;
 mod refusal;
+mod vfio_user;
 
 use std::io;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use pellucid_partition::{Bdf, ClaimError};
 pub use assign::{AssignError, PlacementError};
 pub use refusal::Refusal;
 use refusal::list;
+pub use vfio_user::VfioUserError;
 
 /// The host could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +153,9 @@ pub enum BindError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The process that serves it does not.
+    #[error(transparent)]
+    Served(#[from] VfioUserError),
     /// It does not answer as itself.
     #[error(
         "device {device}: it answers {found:08x} instead of {wanted:08x}; it needs a reset or a power cycle"

@@ -1,7 +1,7 @@
-//! What a host says about a lent device: an uncorrectable error, or that it wants it back. One thread waits for both.
+//! What a host says about a lent device: an uncorrectable error, that it wants it back, that it is lost. One thread waits for all.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -22,6 +22,11 @@ pub enum DeviceEvent {
     },
     /// The host asks for the device back (unbind, removal).
     Wanted {
+        /// The function.
+        device: Bdf,
+    },
+    /// The process that serves the device has gone or was given up: it reads all ones, and nothing that is written reaches it.
+    Lost {
         /// The function.
         device: Bdf,
     },
@@ -47,6 +52,7 @@ impl Listener {
         let flags = EFD_NONBLOCK | EFD_CLOEXEC;
         let stop = Arc::new(EventFd::new(flags)?);
         let (error, request) = (EventFd::new(flags)?, EventFd::new(flags)?);
+        let loss = transport.loss().transpose()?;
         // It is whole before anything is wired, so that its drop unwires what was when a later step fails.
         let mut listener = Listener {
             stop: Arc::clone(&stop),
@@ -63,7 +69,10 @@ impl Listener {
         let thread = thread::Builder::new()
             .name(format!("events-{device}"))
             .stack_size(STACK)
-            .spawn(move || listen(device, &stop, (&error, &request), sink.as_ref()))?;
+            .spawn(move || {
+                let told = Told { error, request, loss };
+                listen(device, &stop, told, sink.as_ref());
+            })?;
         listener.thread = Some(thread);
         Ok(listener)
     }
@@ -77,7 +86,9 @@ impl Drop for Listener {
             }
         }
         let stopped = self.stop.write(1).is_ok();
-        if let Some(thread) = self.thread.take().filter(|_| stopped)
+        // The last holder may be that thread itself, in the sink's hands.
+        let other = |thread: &JoinHandle<()>| thread.thread().id() != thread::current().id();
+        if let Some(thread) = self.thread.take().filter(|thread| stopped && other(thread))
             && thread.join().is_err()
         {
             tracing::error!("the sink of a device's events panicked");
@@ -85,11 +96,24 @@ impl Drop for Listener {
     }
 }
 
-fn listen(device: Bdf, stop: &EventFd, (error, request): (&EventFd, &EventFd), sink: &dyn Fn(DeviceEvent)) {
-    let wait = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
-    let fds: [BorrowedFd<'_>; 3] = [borrow(stop), borrow(error), borrow(request)];
+/// By what the host tells.
+struct Told {
+    error: EventFd,
+    request: EventFd,
+    loss: Option<OwnedFd>,
+}
+
+fn listen(device: Bdf, stop: &EventFd, mut told: Told, sink: &dyn Fn(DeviceEvent)) {
     loop {
-        let mut polled = fds.map(wait);
+        let wait = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let mut polled = vec![
+            wait(borrow(stop)),
+            wait(borrow(&told.error)),
+            wait(borrow(&told.request)),
+        ];
+        // What can be read there is the transport's; only the end of it is waited for.
+        let end = |fd| PollFd::from_borrowed_fd(fd, PollFlags::RDHUP);
+        polled.extend(told.loss.as_ref().map(|fd| end(fd.as_fd())));
         match poll(&mut polled, None) {
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => {
@@ -98,16 +122,22 @@ fn listen(device: Bdf, stop: &EventFd, (error, request): (&EventFd, &EventFd), s
             }
             Ok(_) => {}
         }
-        if error.read().is_ok() {
+        let lost = polled.get(3).is_some_and(|fd| !fd.revents().is_empty());
+        if told.error.read().is_ok() {
             tracing::error!(%device, "the device reported an uncorrectable error");
             sink(DeviceEvent::Error { device });
         }
-        if request.read().is_ok() {
+        if told.request.read().is_ok() {
             tracing::warn!(%device, "the host wants the device back");
             sink(DeviceEvent::Wanted { device });
         }
         if stop.read().is_ok() {
             return;
+        }
+        if lost {
+            tracing::error!(%device, "the process that serves the device is lost");
+            told.loss = None;
+            sink(DeviceEvent::Lost { device });
         }
     }
 }
@@ -122,6 +152,7 @@ mod tests {
     use pellucid_partition::Mapping;
     use std::fs::File;
     use std::io::Write;
+    use std::os::fd::BorrowedFd;
     use std::sync::Mutex;
     use std::sync::mpsc::channel;
 

@@ -1,7 +1,7 @@
 //! A device that can be taken away from all who share it: afterwards nothing answers, and the real one is closed.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{PoisonError, RwLock};
 
 use pellucid_partition::Mapping;
@@ -77,5 +77,9 @@ impl Transport for Lease {
 
     fn unwire(&self, kind: IrqKind) -> io::Result<()> {
         self.with(|device| device.unwire(kind))
+    }
+
+    fn loss(&self) -> Option<io::Result<OwnedFd>> {
+        self.with(|device| Ok(device.loss())).ok().flatten()
     }
 }

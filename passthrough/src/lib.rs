@@ -16,6 +16,7 @@ mod events;
 mod guest;
 mod heal;
 mod health;
+mod held;
 mod inventory;
 mod lease;
 mod line;
@@ -32,6 +33,7 @@ mod space;
 mod sys;
 mod transport;
 mod vectors;
+mod vfio_user;
 mod windows;
 mod wiring;
 
@@ -44,7 +46,9 @@ pub use claimant::Claimant;
 pub use claimed::{Claimed, RESOURCE_KIND};
 pub use config::{ConfigOrigin, ConfigTable, Register, SIZE as CONFIG_SIZE, Source, Written};
 pub use endpoint::Endpoint;
-pub use error::{AssignError, BindError, PlacementError, Refusal, ReleaseError, SurveyError, TakeError};
+pub use error::{
+    AssignError, BindError, PlacementError, Refusal, ReleaseError, SurveyError, TakeError, VfioUserError,
+};
 pub use events::{DeviceEvent, EventSink};
 pub use guest::{Guest, View};
 pub use heal::PciHealer;
@@ -58,3 +62,4 @@ pub use placement::{Placement, PlacementWindows, PortWindows};
 pub use quarantine::Quarantine;
 pub use space::IoSpace;
 pub use transport::{IrqInfo, IrqKind, RegionIndex, RegionInfo, Transport};
+pub use vfio_user::Served;

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use pellucid_partition::Mapping;
 
@@ -29,6 +29,10 @@ pub trait Transport: Send + Sync {
     fn unmask_by(&self, kind: IrqKind, eventfd: BorrowedFd<'_>) -> io::Result<()>;
     /// Disables all interrupts of a kind.
     fn unwire(&self, kind: IrqKind) -> io::Result<()>;
+    /// A descriptor that hangs up when the device is lost for good. `None`: the loss of such a device shows in no descriptor.
+    fn loss(&self) -> Option<io::Result<OwnedFd>> {
+        None
+    }
 }
 
 /// One of the regions of a PCI function.

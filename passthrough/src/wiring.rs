@@ -1,6 +1,6 @@
 //! Wiring: everything that a guest sees of a function, made at once from its transport and not reachable before it is whole.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use pellucid_partition::Bdf;
 
@@ -9,7 +9,7 @@ use crate::capabilities::{ID_MSI, ID_MSIX};
 use crate::config::{ConfigOrigin, ConfigTable, SIZE};
 use crate::endpoint::{Endpoint, State};
 use crate::error::AssignError;
-use crate::events::Listener;
+use crate::events::{DeviceEvent, EventSink, Listener};
 use crate::guest::{Guest, View};
 use crate::line::Line;
 use crate::messages::Messages;
@@ -45,15 +45,18 @@ impl Endpoint {
         let messages = Messages::new(device, geometry, transport, &guest.interrupts, line);
         let messages = Arc::new(messages);
         let windows = Windows::new(device, guest, &view.bars, transport, &messages)?;
-        let listener = Listener::start(device, transport, view.events)
+        let loss = Arc::new(Loss::default());
+        let listener = Listener::start(device, transport, Arc::clone(&loss).before(view.events))
             .map_err(failed("listening to its error and request events"))?;
         let open = (view.bars, allowed(&view.windows));
-        let state = State {
+        let state = Arc::new(Mutex::new(State {
             table,
             windows,
             listener: Some(listener),
             ended: false,
-        };
+        }));
+        // Nobody sets it twice, so there is no other one to be returned.
+        let _ = loss.0.set((Arc::downgrade(&state), Arc::downgrade(&messages)));
         Ok(Endpoint::new(
             device,
             open,
@@ -61,6 +64,25 @@ impl Endpoint {
             messages,
             state,
         ))
+    }
+}
+
+/// What is taken from the guest when the device is lost, as soon as it is there.
+#[derive(Default)]
+struct Loss(OnceLock<(Weak<Mutex<State>>, Weak<Messages>)>);
+
+impl Loss {
+    /// A sink that takes a lost device from the guest before it tells `sink`.
+    fn before(self: Arc<Self>, sink: EventSink) -> EventSink {
+        Arc::new(move |event| {
+            if let (DeviceEvent::Lost { .. }, Some((state, messages))) = (&event, self.0.get())
+                && let (Some(state), Some(messages)) = (state.upgrade(), messages.upgrade())
+            {
+                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.end(&messages);
+            }
+            sink(event);
+        })
     }
 }
 

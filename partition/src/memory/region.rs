@@ -4,7 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rustix::fs::MemfdFlags;
+use rustix::fs::{MemfdFlags, SealFlags};
 use vm_memory::{FileOffset, GuestAddress};
 
 use crate::address::HostAddress;
@@ -137,7 +137,7 @@ impl Region {
         }
     }
 
-    /// The memory file, for a device in another process: it holds this region and nothing else.
+    /// The memory file, for a device in another process: it holds this region and nothing else, and is sealed at its size.
     #[must_use]
     pub fn file(&self) -> &Arc<File> {
         &self.file
@@ -151,13 +151,17 @@ fn overlap(one: &Range<u64>, other: &Range<u64>) -> Option<Range<u64>> {
 }
 
 fn memfd(name: &str, size: u64, pages: PageSize) -> Result<File, MemoryError> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let flags = match pages {
-        PageSize::Size4K => MemfdFlags::CLOEXEC,
-        PageSize::Size2M => MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
-        PageSize::Size1G => MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_1GB,
+        PageSize::Size4K => flags,
+        PageSize::Size2M => flags | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
+        PageSize::Size1G => flags | MemfdFlags::HUGETLB | MemfdFlags::HUGE_1GB,
     };
     let failed = |source: std::io::Error| MemoryError::Memfd { size, pages, source };
     let file = File::from(rustix::fs::memfd_create(name, flags).map_err(|e| failed(e.into()))?);
     file.set_len(size).map_err(failed)?;
+    // Another process may be given the file: a shorter one would be SIGBUS here, whoever reads guest memory.
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals).map_err(|error| failed(error.into()))?;
     Ok(file)
 }

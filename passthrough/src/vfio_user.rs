@@ -1,0 +1,171 @@
+//! A device that another process serves on a vfio-user socket: the first stage of its way into a guest, in place of a claim.
+
+mod device;
+mod link;
+mod memory;
+mod message;
+mod region;
+mod stream;
+mod survey;
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pellucid_partition::Bdf;
+
+use crate::bound::Bound;
+use crate::error::{BindError, VfioUserError};
+use crate::held::Held;
+use crate::inventory::{Bar, BarKind, DriverState, Function, Ids};
+use crate::transport::{RegionIndex, RegionInfo, Transport};
+use device::ServedDevice;
+use link::Link;
+use memory::ServedMemory;
+use survey::Survey;
+
+/// Connected to the server of a device, which has told what the device is. It has no memory of a guest, so it cannot do DMA.
+///
+/// Everything that the server says is checked, and every answer has a limit: a server that stalls, lies or dies is an error that
+/// names its socket, and is asked nothing more. Dropping it ends the connection.
+#[must_use = "dropping it ends the connection"]
+pub struct Served {
+    device: ServedDevice,
+    serving: Serving,
+}
+
+/// What is left of a server when its device is in other hands: whom to tell of memory, and what the device was.
+pub(crate) struct Serving {
+    link: Arc<Link>,
+    function: Function,
+}
+
+impl Served {
+    /// Connects to the server that listens at `socket`, for the device that a guest will find at `at`.
+    pub fn connect(socket: &Path, at: Bdf) -> Result<Served, VfioUserError> {
+        Served::survey(Link::connect(socket, ANSWER_LIMIT)?, at)
+    }
+
+    /// Uses a connection that is there already, called `name` in errors, and gives each answer `limit`.
+    pub fn over(stream: UnixStream, name: &Path, at: Bdf, limit: Duration) -> Result<Served, VfioUserError> {
+        Served::survey(Link::over(stream, name, limit)?, at)
+    }
+
+    /// What it is, at the address in the guest.
+    #[must_use]
+    pub fn function(&self) -> &Function {
+        &self.serving.function
+    }
+
+    /// Its regions and interrupts.
+    #[must_use]
+    pub fn transport(&self) -> &dyn Transport {
+        &self.device
+    }
+
+    /// Resets the device, and sees that it answers as itself with DMA off.
+    pub fn bind(self) -> Result<Bound, BindError> {
+        Bound::open(Box::new(self.device), Held::Served(Box::new(self.serving)))
+    }
+
+    fn survey(link: Link, at: Bdf) -> Result<Served, VfioUserError> {
+        let survey = Survey::of(&link)?;
+        let link = Arc::new(link);
+        let device = ServedDevice::new(Arc::clone(&link), survey);
+        let function = describe(&device, at).map_err(|error| served(error, link.socket()))?;
+        let serving = Serving { link, function };
+        Ok(Served { device, serving })
+    }
+}
+
+impl Serving {
+    pub(crate) fn function(&self) -> &Function {
+        &self.function
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        self.link.socket()
+    }
+
+    /// Whom guest memory tells of itself.
+    pub(crate) fn memory(&self) -> ServedMemory {
+        ServedMemory {
+            link: Arc::clone(&self.link),
+        }
+    }
+}
+
+/// An error of a served transport in its own words.
+fn served(error: std::io::Error, socket: &Path) -> VfioUserError {
+    error.downcast().unwrap_or_else(|error| VfioUserError::Unfit {
+        socket: socket.to_owned(),
+        what: error.to_string(),
+    })
+}
+
+/// The function as its configuration space and its regions describe it.
+fn describe(device: &dyn Transport, at: Bdf) -> std::io::Result<Function> {
+    let mut header = [0; 64];
+    device.read(RegionIndex::Config, 0, &mut header)?;
+    let word = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+    let ids = Ids {
+        vendor: word(0),
+        device: word(2),
+        class: u32::from(word(0x0a)) << 8 | u32::from(header[9]),
+        revision: header[8],
+        subsystem: [word(0x2c), word(0x2e)],
+    };
+    let (has_reset, bars) = (device.resettable(), bars(&header, &|index| device.region(index)));
+    Ok(Function {
+        bdf: at,
+        ids,
+        driver: DriverState::default(),
+        group: None,
+        bars,
+        upstream: Vec::new(),
+        bridge: None,
+        slot: None,
+        reset_methods: if has_reset {
+            vec!["vfio-user".to_owned()]
+        } else {
+            Vec::new()
+        },
+        numa_node: None,
+        uses: Vec::new(),
+    })
+}
+
+/// BARs by the size of their region and the kind in their register (PCI 3.0, 6.2.5.1).
+fn bars(header: &[u8; 64], region: &dyn Fn(RegionIndex) -> Option<RegionInfo>) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    let mut index = 0;
+    while index < 6 {
+        let register = header[0x10 + usize::from(index) * 4];
+        let prefetchable = register & 8 != 0;
+        let kind = match register & 7 {
+            io if io & 1 != 0 => BarKind::Io,
+            // The last register has no other half.
+            4 if index < 5 => BarKind::Memory64 { prefetchable },
+            _ => BarKind::Memory32 { prefetchable },
+        };
+        if let Some(info) = region(RegionIndex::Bar(index)) {
+            let least = if kind == BarKind::Io { 4 } else { 16 };
+            bars.push(Bar {
+                index,
+                kind,
+                address: 0,
+                size: info.size.max(least).next_power_of_two(),
+            });
+        }
+        index += if matches!(kind, BarKind::Memory64 { .. }) {
+            2
+        } else {
+            1
+        };
+    }
+    bars
+}
+
+/// Far beyond what an answer takes, and short enough that a vCPU which waits for one can still be stopped.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
