@@ -3,13 +3,14 @@
 //! Dedicated and shared partitions in ordinary and huge pages come in turn; when 1,000 are held, the oldest goes. The other side fits
 //! each into the bare inventory, as who plans one partition does, and so pays for the survey's size every time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use pellucid::partition::{
-    Cgroup, CoreKind, Cpu, Inventory, Node, PageSize, PartitionSpec, Plan, Planner, SpecError,
+    Cgroup, CgroupHome, CgroupVersion, CoreKind, Cpu, Inventory, Node, PageSize, PartitionSpec, Plan,
+    Planner, SpecError,
 };
 
 const PARTITIONS: usize = 10_000;
@@ -109,8 +110,18 @@ fn host() -> Inventory {
         nodes: (0..NODES).map(node).collect(),
         memory_available: 16 << 40,
         memlock: None,
-        cgroup: Cgroup::default(),
-        kernel: String::new(),
+        cgroup: Cgroup {
+            version: CgroupVersion::V2,
+            home: Ok(CgroupHome {
+                path: "/".to_owned(),
+                controllers: vec!["cpuset".to_owned(), "cpu".to_owned()],
+                partition: None,
+                cpus: (0..CPUS).collect(),
+                named: BTreeMap::new(),
+            }),
+            ..Cgroup::default()
+        },
+        kernel: "6.12.0".to_owned(),
         address_bits: None,
         kvm: Err("not asked".to_owned()),
         held: Vec::new(),

@@ -211,7 +211,10 @@ fn the_watch_counts_how_often_a_competing_task_pushes_a_vcpu_off_its_cpu() {
     let (_alone, (_directory, state)) = (alone(), state());
     let one = Spinner::start(&state, "one");
     one.hold.dedicate(&[CPU]).unwrap();
-    let mut watch = one.hold.watch(WatchLimits::default());
+    let mut watch = one.hold.watch(WatchLimits {
+        switches: 5,
+        ..WatchLimits::default()
+    });
     assert_eq!(watch.check(), []);
     std::thread::sleep(Duration::from_secs(2));
     let undisturbed = watch.check();
@@ -235,7 +238,7 @@ fn the_watch_counts_how_often_a_competing_task_pushes_a_vcpu_off_its_cpu() {
     std::thread::sleep(Duration::from_secs(2));
     let events = watch.check();
     println!("with a competitor: {events:?}");
-    assert!(switched(&events) > 40, "{events:?}");
+    assert!(switched(&events) > 10, "{events:?}");
     // One of higher priority that wakes up again and again.
     drop(competitor);
     let mut command = Command::new("chrt");
@@ -252,7 +255,7 @@ fn the_watch_counts_how_often_a_competing_task_pushes_a_vcpu_off_its_cpu() {
     std::thread::sleep(Duration::from_secs(2));
     let events = watch.check();
     println!("with a real-time task: {events:?}");
-    assert!(switched(&events) > 40, "{events:?}");
+    assert!(switched(&events) > 10, "{events:?}");
 }
 
 /// Killed at the latest when dropped.
