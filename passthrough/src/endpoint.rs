@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pellucid_partition::{Bdf, ConfigHandler};
 
-use crate::bars::{Allowed, BarShape, Change, Decode};
+use crate::bars::{Allowed, BarShape, Change, Decode, Open};
 use crate::config::{ConfigTable, Register};
 use crate::events::Listener;
 use crate::messages::{Messages, MsiSetting};
@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub(crate) table: ConfigTable,
     pub(crate) windows: Windows,
     pub(crate) listener: Option<Listener>,
+    /// The command register and the power state as the hardware had them when either was last written.
+    pub(crate) switches: Option<(u16, u16)>,
     /// The guest has it no more, or it is lost: late accesses of its CPUs must not reach the device.
     pub(crate) ended: bool,
 }
@@ -84,9 +86,9 @@ impl Endpoint {
         self.messages.in_use()
     }
 
-    /// What the registers would say with `pending` bytes written to the hardware at their offsets. A function whose registers cannot
-    /// be read answers nowhere.
-    fn decode(&self, table: &ConfigTable, pending: &[(u16, Vec<u8>)]) -> Decode {
+    /// The command register and the power state as they would be with `pending` bytes written to the hardware at their offsets.
+    /// None: the function cannot be read.
+    fn switches(&self, table: &ConfigTable, pending: &[(u16, Vec<u8>)]) -> Option<(u16, u16)> {
         let word = |offset: u16| {
             let mut data = [0; 2];
             self.fetch(table, offset, &mut data).ok()?;
@@ -100,9 +102,16 @@ impl Endpoint {
             Some(u16::from_le_bytes(data))
         };
         let power = table.place(Register::Power).map_or(Some(0), word);
-        match (word(COMMAND), power) {
-            (Some(command), Some(power)) => Decode::of(table, &self.bars, command, power),
-            _ => Decode::default(),
+        Some((word(COMMAND)?, power?))
+    }
+
+    /// The BARs that are open with these switches; a function that cannot be read answers nowhere.
+    fn wanted(&self, table: &ConfigTable, switches: Option<(u16, u16)>) -> Vec<Open> {
+        match switches {
+            Some((command, power)) if command & 3 != 0 => {
+                Decode::of(table, &self.bars, command, power).open(&self.bars, &self.allowed)
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -131,19 +140,20 @@ impl Endpoint {
         }
     }
 
-    /// The BAR state machine's step around a write that reaches the hardware.
+    /// The BAR state machine's step around a write that reaches the hardware, or only moves BARs.
     fn transit(&self, state: &mut State, hardware: &[(u16, Vec<u8>)]) {
-        let before = state.windows.open();
-        let wanted = self
-            .decode(&state.table, hardware)
-            .open(&self.bars, &self.allowed);
-        for (bar, _) in Change::between(&before, &wanted).close {
-            state.windows.hide(bar);
+        let mut reached = state.switches.filter(|_| hardware.is_empty());
+        if reached.is_none() {
+            let wanted = self.wanted(&state.table, self.switches(&state.table, hardware));
+            state.close(&wanted);
+            self.send(hardware);
+            // What the hardware made of it counts: it may refuse a power state.
+            reached = self.switches(&state.table, &[]);
+            state.switches = reached;
         }
-        self.send(hardware);
-        // What the hardware made of it counts: it may refuse a power state.
-        let reached = self.decode(&state.table, &[]).open(&self.bars, &self.allowed);
-        for open in Change::between(&state.windows.open(), &reached).open {
+        let wanted = self.wanted(&state.table, reached);
+        state.close(&wanted);
+        for open in Change::between(&state.windows.open(), &wanted).open {
             if let Err(error) = state.windows.show(open) {
                 tracing::error!(device = %self.device, bar = open.0, %error, "a BAR of the guest is not open");
             }
@@ -160,6 +170,7 @@ impl Endpoint {
         }
         // VFIO restores what the function had before; a guest expects what a reset leaves.
         self.send(&[(COMMAND, vec![0, 0])]);
+        state.switches = None;
         for bar in &self.bars {
             let length = if bar.is_64bit() { 8 } else { 4 };
             let none = bar.register(0).to_le_bytes();
@@ -177,6 +188,15 @@ impl Endpoint {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Closes what is open and not wanted.
+    fn close(&mut self, wanted: &[Open]) {
+        for (bar, _) in Change::between(&self.windows.open(), wanted).close {
+            self.windows.hide(bar);
+        }
     }
 }
 
@@ -206,6 +226,7 @@ impl ConfigHandler for Endpoint {
         if !reachable {
             // What the bits were that a guest may not change is not known, so none are written.
             written.hardware.clear();
+            state.switches = None;
         }
         let touches = |wanted: fn(&Register) -> bool| written.registers.iter().any(wanted);
         if touches(|register| matches!(register, Register::Command | Register::Bar(_) | Register::Power)) {

@@ -24,18 +24,10 @@ struct State {
     msix_on: bool,
     msix_masked: bool,
     msi: Vectors,
-    msi_on: u32,
+    msi_set: MsiSetting,
     line: Option<Line>,
-}
-
-impl State {
-    /// The line is on while no messages are.
-    fn switch_line(&mut self) {
-        let on = !self.msix_on && self.msi_on == 0;
-        if let Some(line) = &mut self.line {
-            line.switch(on);
-        }
-    }
+    /// What the device signals by: messages of this kind, so many enabled at first, or its line.
+    active: Option<(IrqKind, u32)>,
 }
 
 /// What a guest has set in its MSI capability.
@@ -97,10 +89,13 @@ impl Messages {
             msix_on: false,
             msix_masked: false,
             msi: vectors(IrqKind::Msi),
-            msi_on: 0,
+            msi_set: MsiSetting::default(),
             line,
+            active: None,
         };
-        state.switch_line();
+        if let Some(line) = &mut state.line {
+            line.switch(true);
+        }
         Messages {
             device,
             geometry,
@@ -116,47 +111,65 @@ impl Messages {
     /// The guest switched MSI-X, or masked all of it.
     pub(crate) fn switch_msix(&self, on: bool, masked: bool) {
         let mut state = self.lock();
-        let (was_on, was_masked) = (state.msix_on, state.msix_masked);
-        (state.msix_on, state.msix_masked) = (on, masked);
-        if !on {
-            state.msix.disable();
-        }
-        state.switch_line();
-        if on && (!was_on || was_masked != masked) {
-            let enabled = state.msix.enable(1);
-            self.say(enabled);
-            for vector in 0..state.table.vectors() {
-                self.sync(&mut state, vector);
-            }
+        if (state.msix_on, state.msix_masked) != (on, masked) {
+            (state.msix_on, state.msix_masked) = (on, masked);
+            self.settle(&mut state);
         }
     }
 
     /// The guest wrote its MSI capability.
     pub(crate) fn switch_msi(&self, setting: MsiSetting) {
         let mut state = self.lock();
-        if setting.vectors != state.msi_on {
+        if state.msi_set != setting {
+            state.msi_set = setting;
+            self.settle(&mut state);
+        }
+    }
+
+    /// Has the device signal as the guest's switches say, whatever they said before: by MSI-X if that is on, else by MSI, else by
+    /// its line, of which the kernel takes one at a time.
+    fn settle(&self, state: &mut State) {
+        let wanted = match state.msi_set.vectors {
+            _ if state.msix_on => Some((IrqKind::Msix, 1)),
+            0 => None,
+            vectors => Some((IrqKind::Msi, vectors)),
+        };
+        if state.active != wanted {
+            state.msix.disable();
             state.msi.disable();
-            state.msi_on = setting.vectors;
-            state.switch_line();
-            let enabled = state.msi.enable(setting.vectors);
-            self.say(enabled);
-        }
-        for vector in 0..setting.vectors {
-            if setting.mask >> vector & 1 != 0 {
-                state.msi.hide(vector);
-                continue;
+            if let Some(line) = &mut state.line {
+                line.switch(wanted.is_none());
             }
-            let low = setting.vectors - 1;
-            let data = (setting.message.data & !low) | vector;
-            let shown = state.msi.show(
-                vector,
-                MsiMessage {
-                    address: setting.message.address,
-                    data,
-                },
-            );
-            self.say(shown);
+            state.active = wanted;
+            self.say(match wanted {
+                Some((IrqKind::Msix, count)) => state.msix.enable(count),
+                Some((_, count)) => state.msi.enable(count),
+                None => Ok(()),
+            });
         }
+        match wanted {
+            Some((IrqKind::Msix, _)) => {
+                (0..state.table.vectors()).for_each(|vector| self.sync(state, vector))
+            }
+            Some((_, count)) => (0..count).for_each(|vector| self.sync_msi(state, vector)),
+            None => {}
+        }
+    }
+
+    fn sync_msi(&self, state: &mut State, vector: u32) {
+        let MsiSetting {
+            vectors,
+            message,
+            mask,
+        } = state.msi_set;
+        if mask >> vector & 1 != 0 {
+            state.msi.hide(vector);
+            return;
+        }
+        // The function counts its vectors up in the low bits.
+        let data = (message.data & !(vectors - 1)) | vector;
+        let shown = state.msi.show(vector, MsiMessage { data, ..message });
+        self.say(shown);
     }
 
     /// Reads the table.
@@ -172,25 +185,23 @@ impl Messages {
         }
     }
 
-    /// Reads the pending bits.
+    /// Adds to the device's own pending bits in `data` those of vectors that the guest has masked here: their signals wait with us.
     pub(crate) fn read_pending(&self, offset: u64, data: &mut [u8]) {
         let state = self.lock();
         for (index, byte) in data.iter_mut().enumerate() {
             let first = (offset as u32 + index as u32) * 8;
-            *byte = (0..8)
-                .filter(|bit| state.msix.pending(first + bit))
-                .fold(0, |byte, bit| byte | 1 << bit);
+            let pending = |bit: &u32| state.msix.pending(first + bit);
+            *byte |= (0..8).filter(pending).fold(0, |byte, bit| byte | 1 << bit);
         }
     }
 
     /// Everything off and forgotten, as after a reset.
     pub(crate) fn reset(&self) {
         let mut state = self.lock();
-        state.msix.disable();
-        state.msi.disable();
-        (state.msix_on, state.msix_masked, state.msi_on) = (false, false, 0);
+        (state.msix_on, state.msix_masked) = (false, false);
+        state.msi_set = MsiSetting::default();
         state.table = MsixTable::new(state.table.vectors());
-        state.switch_line();
+        self.settle(&mut state);
     }
 
     /// Everything off for good.

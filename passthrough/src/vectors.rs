@@ -44,7 +44,7 @@ impl Vectors {
     /// Enables the kind in the device with `count` vectors allocated and none signalling yet.
     pub(crate) fn enable(&mut self, count: u32) -> Result<(), AssignError> {
         if self.allocated == 0 && count > 0 {
-            self.allocate(count)?;
+            self.allocate(count, false)?;
         }
         Ok(())
     }
@@ -112,16 +112,23 @@ impl Vectors {
                 source,
             ));
         }
-        if self.allocated > 0 {
+        let before = self.allocated;
+        if before > 0 {
             self.transport
                 .unwire(self.kind)
                 .map_err(|source| self.failed("disabling interrupts", source))?;
         }
-        self.allocate(count)
+        let enough = self.allocate(count, before > 0);
+        // A host that has not so many may have as many as are needed, and has those that it gave before.
+        enough.or_else(|_| self.allocate(vector + 1, before > 0)).inspect_err(|_| {
+            if before > 0 && let Err(error) = self.allocate(before, true) {
+                tracing::error!(device = %self.device, %error, "the interrupts that were connected are lost");
+            }
+        })
     }
 
-    fn allocate(&mut self, count: u32) -> Result<(), AssignError> {
-        let again = self.allocated > 0;
+    /// Enables the kind with so many vectors; `again`: those in use may have fired while it was disabled.
+    fn allocate(&mut self, count: u32, again: bool) -> Result<(), AssignError> {
         let eventfds: Vec<Option<BorrowedFd<'_>>> = (0..count)
             .map(|vector| self.used.get(&vector).map(|used| borrow(used.eventfd())))
             .collect();
@@ -132,7 +139,7 @@ impl Vectors {
             return Err(self.failed("enabling interrupts", source));
         }
         self.allocated = count;
-        for used in self.used.values().filter(|_| again) {
+        for (_, used) in self.used.range(..count).filter(|_| again) {
             if let Err(error) = used.eventfd().write(1) {
                 tracing::warn!(device = %self.device, fd = used.eventfd().as_raw_fd(), %error, "no extra interrupt");
             }

@@ -189,7 +189,13 @@ impl Trap {
             .map_or(Part::Device, |msix| msix.part(self.bar, offset));
         match part {
             Part::Table(at) => self.messages.read_table(at, data),
-            Part::Pending(at) => self.messages.read_pending(at, data),
+            Part::Pending(at) => {
+                // A vector that the guest never unmasked is pending in the device, if at all.
+                if self.transport.read(self.region, offset, data).is_err() {
+                    data.fill(0);
+                }
+                self.messages.read_pending(at, data);
+            }
             Part::Device => {
                 if let Err(error) = self.transport.read(self.region, offset, data) {
                     tracing::debug!(bar = self.bar, offset, %error, "a read of a BAR failed");

@@ -53,6 +53,7 @@ impl Endpoint {
             table,
             windows,
             listener: Some(listener),
+            switches: None,
             ended: false,
         }));
         // Nobody sets it twice, so there is no other one to be returned.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::bars::BarShape;
 use crate::capabilities::{
-    Capabilities, EXT_ACS, EXT_ARI, HIDDEN, ID_AF, ID_EXPRESS, ID_MSI, ID_MSIX, ID_PM, LIST, dword,
+    Capabilities, EXT_ACS, EXT_ARI, HIDDEN, ID_AF, ID_EXPRESS, ID_MSI, ID_MSIX, ID_PM, LIST,
 };
 use crate::config::{ConfigTable, Register, SIZE, Source};
 
@@ -171,34 +171,31 @@ impl ConfigTable {
             self.clear(0x100, (SIZE - 0x100) as u16);
             return;
         }
-        let mut last_shown: Option<u16> = None;
+        // What carries the list on: the last one shown, or the place of the first, which must stay, under an id that means nothing (0).
+        let mut last = None;
         for capability in &capabilities.extended {
             let at = capability.offset;
-            let next = dword(self.value.as_slice(), at).unwrap_or(0) >> 20;
-            let hidden = HIDDEN
-                .iter()
-                .find(|(id, _)| *id == capability.id)
-                .map(|(_, name)| *name);
+            let hidden = HIDDEN.iter().find(|(id, _)| *id == capability.id);
             self.fix(at, 4);
             // The body: up to the next capability of any kind behind it, at least the header.
             let starts = capabilities.extended.iter().map(|other| other.offset);
             let end = starts.filter(|start| *start > at).min().unwrap_or(SIZE as u16);
-            let Some(name) = hidden else {
-                self.isolation(capability.id, at..end);
-                last_shown = Some(at);
+            if let Some((_, name)) = hidden {
+                self.hidden.push(name);
+                self.clear(at, end - at);
+                last.get_or_insert(at);
                 continue;
-            };
-            self.hidden.push(name);
-            self.clear(at, end - at);
-            match last_shown {
-                Some(before) => self.link(before, next),
-                // First at 0x100: the header must stay to carry the list, under an id that means nothing (0).
-                None => self.link(at, next),
+            }
+            self.isolation(capability.id, at..end);
+            if let Some(before) = last.replace(at) {
+                self.link(before, at);
             }
         }
-        // Whatever the device's last pointer says: the guest's list ends. An empty one is all zeros at 0x100 already.
-        if let Some(last) = last_shown {
-            self.link(last, 0);
+        match last {
+            // Whatever the device's last pointer says: the guest's list ends.
+            Some(last) => self.link(last, 0),
+            // An empty list stays so, whatever a guest writes there.
+            None => self.clear(0x100, 4),
         }
     }
 
@@ -218,8 +215,8 @@ impl ConfigTable {
     }
 
     /// Lets the extended header at `at` point to `next`.
-    fn link(&mut self, at: u16, next: u32) {
-        let header = self.dword(at) & 0x000f_ffff | next << 20;
+    fn link(&mut self, at: u16, next: u16) {
+        let header = self.dword(at) & 0x000f_ffff | u32::from(next) << 20;
         self.preset(at, &header.to_le_bytes());
     }
 

@@ -66,7 +66,11 @@ impl VfioDevice {
         for (index, fd) in fds.iter().enumerate() {
             message.put_u32(20 + index * 4, *fd as u32);
         }
-        exchange(self.file.as_fd(), Request::SetIrqs, &mut message).map(|_| ())
+        match exchange(self.file.as_fd(), Request::SetIrqs, &mut message)? {
+            0 => Ok(()),
+            // The host could give so many vectors, fewer than were asked for, and has enabled none.
+            _ => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
     reason = "each test uses its part; a sham that cannot be made ends its test"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -31,6 +31,10 @@ pub(crate) struct Sham {
     pub(crate) deaf: AtomicBool,
     /// How often the host was asked to connect interrupts.
     pub(crate) wirings: AtomicUsize,
+    /// How many vectors its host has to give.
+    pub(crate) vectors: AtomicUsize,
+    /// Message vectors that fired while enabled and not connected: hardware keeps them in its pending bits.
+    pended: Mutex<BTreeSet<usize>>,
     wired: Mutex<BTreeMap<IrqKind, Vec<Option<File>>>>,
 }
 
@@ -63,6 +67,8 @@ impl Sham {
             ]),
             deaf: AtomicBool::new(false),
             wirings: AtomicUsize::new(0),
+            vectors: AtomicUsize::new(usize::MAX),
+            pended: Mutex::default(),
             wired: Mutex::default(),
         }
         .region(RegionIndex::Config, 4096, false)
@@ -95,11 +101,25 @@ impl Sham {
         self
     }
 
-    /// Signals an interrupt, if it is connected.
+    /// With a host that adds vectors to those in use.
+    pub(crate) fn growing(mut self) -> Sham {
+        self.irqs.values_mut().for_each(|info| info.fixed = false);
+        self
+    }
+
+    /// Signals an interrupt; whether it is connected. A message of an enabled kind that is not stays pending.
     pub(crate) fn signal(&self, kind: IrqKind, vector: usize) -> bool {
         let wired = self.wired.lock().unwrap();
-        let connected = wired.get(&kind).and_then(|wired| wired.get(vector)?.as_ref());
-        connected.is_some_and(|mut event| event.write_all(&1_u64.to_ne_bytes()).is_ok())
+        let Some(of_kind) = wired.get(&kind) else {
+            return false;
+        };
+        match of_kind.get(vector).and_then(Option::as_ref) {
+            Some(event) => fire(event),
+            None => {
+                self.pended.lock().unwrap().insert(vector);
+                false
+            }
+        }
     }
 
     /// The interrupts of a kind that are connected, if the kind is enabled.
@@ -182,14 +202,25 @@ impl Transport for Sham {
         if other || end > self.irq(kind).count as usize {
             return refused();
         }
+        if end > self.vectors.load(Ordering::Relaxed) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
         let wired = all.entry(kind).or_default();
-        if !wired.is_empty() && end > wired.len() {
+        if !wired.is_empty() && end > wired.len() && self.irq(kind).fixed {
             return refused();
         }
         let longer = wired.len().max(end);
         wired.resize_with(longer, || None);
         for (index, fd) in eventfds.iter().enumerate() {
-            wired[start as usize + index] = fd.map(|fd| File::from(fd.try_clone_to_owned().unwrap()));
+            let event = fd.map(|fd| File::from(fd.try_clone_to_owned().unwrap()));
+            let vector = start as usize + index;
+            if let Some(event) = event
+                .as_ref()
+                .filter(|_| self.pended.lock().unwrap().remove(&vector))
+            {
+                fire(event);
+            }
+            wired[vector] = event;
         }
         Ok(())
     }
@@ -200,8 +231,13 @@ impl Transport for Sham {
 
     fn unwire(&self, kind: IrqKind) -> io::Result<()> {
         self.wired.lock().unwrap().remove(&kind);
+        self.pended.lock().unwrap().clear();
         Ok(())
     }
+}
+
+fn fire(mut event: &File) -> bool {
+    event.write_all(&1_u64.to_ne_bytes()).is_ok()
 }
 
 /// A guest without CPUs, with 16 MiB.
