@@ -5,11 +5,12 @@ use std::fs::File;
 
 use pellucid_image::{BootDisk, BootPlan, Linux, SourceFile};
 use pellucid_partition::{
-    CgroupTree, CpuMode, Entry, GuestMemory, Inventory, Layout, Plan, PlanError, Resource, StateDir,
+    Bdf, CgroupTree, CpuMode, Entry, GuestMemory, Inventory, Layout, Plan, PlanError, Resource, StateDir,
 };
-use pellucid_passthrough::{Admitted, Inventory as PciInventory, RESOURCE_KIND};
+use pellucid_passthrough::Inventory as PciInventory;
 
 use crate::error::{CheckError, StartError};
+use crate::offer::{Offer, resource};
 use crate::spec::{CpuPolicy, DeviceSpec, ServerSpec, Source};
 use crate::topology::Topology;
 
@@ -19,7 +20,7 @@ pub struct Checked {
     pub(crate) plan: Plan,
     pub(crate) cpu: CpuPolicy,
     pub(crate) boot: Boot,
-    pub(crate) devices: Vec<(DeviceSpec, Admitted)>,
+    pub(crate) offers: Vec<Offer>,
     pub(crate) topology: Topology,
 }
 
@@ -38,7 +39,7 @@ pub struct Examination {
     plan: Result<Plan, CheckError>,
     cpu: CpuPolicy,
     boot: Result<Boot, CheckError>,
-    devices: Vec<(DeviceSpec, Admitted)>,
+    offers: Vec<Offer>,
     topology: Result<Topology, CheckError>,
     /// Refusals of parts that are there.
     more: Vec<CheckError>,
@@ -64,21 +65,21 @@ impl ServerSpec {
                     .and_then(|boot| boot.check(plan.layout()).err()),
             );
         }
-        let mut devices = Vec::new();
+        let mut offers = Vec::new();
         for device in &self.devices {
-            match pci.admit(device.host) {
-                Ok(admitted) => devices.push((*device, admitted)),
-                Err(refusal) => more.push(refusal.into()),
+            match Offer::of(device, &pci) {
+                Ok(offer) => offers.push(offer),
+                Err(refusal) => more.push(refusal),
             }
         }
-        let topology = Topology::of(&devices, &pci).map_err(CheckError::from);
+        let topology = Topology::of(&offers, &pci).map_err(CheckError::from);
         more.extend(self.held(state, plan.as_ref().ok())?);
         Ok(Examination {
             kvm,
             plan,
             cpu: self.cpu.clone(),
             boot,
-            devices,
+            offers,
             topology,
             more,
         })
@@ -96,10 +97,10 @@ impl ServerSpec {
     /// The plan. A server that is lent devices gets a guest-physical map inside what their IOMMU translates.
     fn fit(&self, inventory: &Inventory, pci: &PciInventory) -> Result<Plan, CheckError> {
         let mut spec = self.partition.clone();
-        if !self.devices.is_empty() {
-            let mut reach = pci
-                .reach(self.devices.iter().map(|device| device.host))
-                .map_err(PlanError::from)?;
+        let mut hosts = self.devices.iter().filter_map(DeviceSpec::host).peekable();
+        // A served device is behind no IOMMU.
+        if hosts.peek().is_some() {
+            let mut reach = pci.reach(hosts).map_err(PlanError::from)?;
             if let Some(narrower) = spec.reach() {
                 reach = reach.and(narrower);
             }
@@ -114,8 +115,7 @@ impl ServerSpec {
         let name = |plan: &Plan| Resource::new(Resource::PARTITION, plan.name());
         let mut wanted: Vec<_> = plan.map(name).into_iter().collect();
         wanted.extend(plan.into_iter().flat_map(Plan::dedicated));
-        let devices = self.devices.iter().map(|device| device.host.to_string());
-        wanted.extend(devices.map(|device| Resource::new(RESOURCE_KIND, &device)));
+        wanted.extend(self.devices.iter().map(|device| resource(&device.from)));
         let mut found = Vec::new();
         for resource in wanted {
             found.extend(state.refusal(&resource)?.map(CheckError::Claim));
@@ -174,7 +174,7 @@ impl Examination {
             plan: self.plan?,
             cpu: self.cpu,
             boot: self.boot?,
-            devices: self.devices,
+            offers: self.offers,
             topology: self.topology?,
         };
         match self.more.into_iter().next() {
@@ -209,9 +209,11 @@ impl Examination {
         }
     }
 
-    /// The devices that would be lent, with the addresses they would have in the guest.
-    pub fn devices(&self) -> impl Iterator<Item = (&DeviceSpec, &Admitted)> {
-        self.devices.iter().map(|(device, admitted)| (device, admitted))
+    /// The devices that would be lent, with the addresses they would have in the guest; without one if not all have a place.
+    pub fn devices(&self) -> impl Iterator<Item = (&Offer, Option<Bdf>)> {
+        let places = self.topology.as_ref().map_or(&[][..], Topology::places);
+        let places = places.iter().copied().map(Some).chain(std::iter::repeat(None));
+        self.offers.iter().zip(places)
     }
 }
 
@@ -219,7 +221,7 @@ impl fmt::Debug for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Checked")
             .field("plan", &self.plan)
-            .field("devices", &self.devices)
+            .field("offers", &self.offers)
             .finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 
 use pellucid_image::{AcpiError, DiscoverError, LoadError};
 use pellucid_partition::{Bdf, ClaimError, CpuError, PartitionError, PlanError};
-use pellucid_passthrough::Refusal;
+use pellucid_passthrough::{Refusal, VfioUserError};
 
 /// Why a logical server cannot be started here. Nothing was touched.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,9 @@ pub enum CheckError {
     /// A device cannot be lent.
     #[error(transparent)]
     Device(#[from] Refusal),
+    /// A device that another process serves cannot be had.
+    #[error(transparent)]
+    Served(#[from] VfioUserError),
     /// The devices cannot be where they are wanted.
     #[error(transparent)]
     Topology(#[from] TopologyError),
@@ -68,6 +71,12 @@ pub enum TopologyError {
     NoPort {
         /// The address wanted.
         device: Bdf,
+    },
+    /// No address for a device that wants any.
+    #[error("{device}: no free device number on bus 00; place it with at=BDF on another bus")]
+    Full {
+        /// Where the device comes from.
+        device: String,
     },
     /// A device that is not first on its slot.
     #[error(

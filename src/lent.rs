@@ -7,14 +7,15 @@ use pellucid_chipset::{Board, Placed, PortAt, RootPort, Windows};
 use pellucid_image::{RootPort as DescribedPort, intx_gsi};
 use pellucid_partition::{Bdf, Layout, Populated, StateDir};
 use pellucid_passthrough::{
-    Admitted, Assigned, Bar, BarShape, Bound, DeviceEvent, Function, Guest, IoSpace, IrqKind, Placement,
-    PlacementWindows, PortWindows, RegionIndex, ReleaseError, View,
+    Assigned, Bar, BarShape, Bound, DeviceEvent, Function, Guest, IoSpace, IrqKind, Placement,
+    PlacementWindows, PortWindows, RegionIndex, ReleaseError, Served, View,
 };
 
 use crate::error::LendError;
 use crate::event::ServerEvent;
+use crate::offer::Offer;
 use crate::server::EventSink;
-use crate::spec::DeviceSpec;
+use crate::spec::DeviceSource;
 use crate::topology::Topology;
 
 /// Functions off their host drivers and opened. None can do DMA yet.
@@ -38,20 +39,30 @@ pub(crate) struct Lent {
 }
 
 impl Taken {
-    /// Takes every function, or none: those already taken go back when one is refused.
+    /// Takes every function for its place in the guest, or none: those already taken go back when one is refused.
     pub(crate) fn take(
-        devices: Vec<(DeviceSpec, Admitted)>,
+        offers: Vec<Offer>,
+        places: &[Bdf],
         state: &StateDir,
         partition: &str,
     ) -> Result<Self, LendError> {
         let mut functions = Vec::new();
-        if devices.is_empty() {
-            return Ok(Self { functions });
-        }
-        let space = IoSpace::open()?;
-        for (device, admitted) in devices {
-            let bound = admitted.claim(state, partition)?.bind(&space)?;
-            functions.push((device.guest(), bound));
+        let mut space = None;
+        for (offer, at) in offers.into_iter().zip(places) {
+            let bound = match &offer.spec().from {
+                DeviceSource::Served(socket) => Served::claim(socket, *at, state, partition)?.bind()?,
+                DeviceSource::Host(_) => {
+                    let Some(admitted) = offer.into_admitted() else {
+                        unreachable!("a function of the host is offered as it was admitted")
+                    };
+                    let space = match &space {
+                        Some(space) => space,
+                        None => space.insert(IoSpace::open()?),
+                    };
+                    admitted.claim(state, partition)?.bind(space)?
+                }
+            };
+            functions.push((*at, bound));
         }
         Ok(Self { functions })
     }

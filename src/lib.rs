@@ -5,6 +5,7 @@ mod check;
 mod error;
 mod event;
 mod lent;
+mod offer;
 mod server;
 mod spec;
 mod topology;
@@ -12,8 +13,9 @@ mod topology;
 pub use check::{Checked, Examination};
 pub use error::{CheckError, LendError, StartError, TopologyError};
 pub use event::ServerEvent;
+pub use offer::Offer;
 pub use server::{Console, EventSink, FinishError, LogicalServer};
-pub use spec::{CpuPolicy, DeviceSpec, ServerSpec, Source};
+pub use spec::{CpuPolicy, DeviceSource, DeviceSpec, ServerSpec, Source};
 
 pub use pellucid_chipset as chipset;
 pub use pellucid_image as image;

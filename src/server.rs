@@ -69,7 +69,7 @@ impl Checked {
         let layout = populated.plan().layout();
         // The disk is read before its controller is taken off the host.
         let entry = self.boot.load(populated.memory(), layout)?;
-        let taken = Taken::take(self.devices, state, &name)?;
+        let taken = Taken::take(self.offers, self.topology.places(), state, &name)?;
         let tree = taken.place(self.topology, layout)?;
         let mut tables = AcpiBoard::new(layout, (0..populated.plan().vcpus() as u32).collect());
         (tables.root_ports, tables.ecam) = (tree.described_ports(), tree.ecam());

@@ -1,5 +1,6 @@
 //! What a logical server is asked to be.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use pellucid_partition::{Bdf, CpuShare, PartitionSpec};
@@ -45,18 +46,45 @@ pub enum Source {
 }
 
 /// A PCI function to lend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceSpec {
-    /// Its address on the host.
-    pub host: Bdf,
-    /// Its address in the guest; its own if `None`.
+    /// Where it comes from.
+    pub from: DeviceSource,
+    /// Its address in the guest; if `None`, a function of the host keeps its own, and a served one gets the first that is free.
     pub at: Option<Bdf>,
 }
 
+/// Where a function comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceSource {
+    /// The host, which has it at this address.
+    Host(Bdf),
+    /// Another process, which serves it on this vfio-user socket.
+    Served(PathBuf),
+}
+
 impl DeviceSpec {
-    /// The address in the guest.
+    /// The address in the guest that it is to have, if one is said.
     #[must_use]
-    pub fn guest(&self) -> Bdf {
-        self.at.unwrap_or(self.host)
+    pub fn wanted(&self) -> Option<Bdf> {
+        self.at.or(self.host())
+    }
+
+    /// Its address on the host, if it is the host's.
+    #[must_use]
+    pub fn host(&self) -> Option<Bdf> {
+        match self.from {
+            DeviceSource::Host(host) => Some(host),
+            DeviceSource::Served(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for DeviceSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceSource::Host(host) => host.fmt(f),
+            DeviceSource::Served(socket) => write!(f, "unix:{}", socket.display()),
+        }
     }
 }

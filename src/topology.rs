@@ -4,31 +4,51 @@ use std::collections::BTreeMap;
 
 use pellucid_chipset::{BusNumbers, Link, PortIdentity, RootPortSpec, Windows};
 use pellucid_partition::{Bdf, Gsi};
-use pellucid_passthrough::{Admitted, Function, Inventory};
+use pellucid_passthrough::{Function, Inventory};
 
 use crate::error::TopologyError;
-use crate::spec::DeviceSpec;
+use crate::offer::Offer;
 
 /// Ports of a guest's PCI tree, and the check that every function has a place in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Topology {
     ports: BTreeMap<Bdf, RootPortSpec>,
+    places: Vec<Bdf>,
 }
 
 impl Topology {
-    /// The tree for `devices`: the host's own ports where a device keeps its address, new ones elsewhere.
-    pub(crate) fn of(devices: &[(DeviceSpec, Admitted)], host: &Inventory) -> Result<Self, TopologyError> {
+    /// The tree for `offers`: the host's own ports where a device keeps its address, new ones elsewhere.
+    pub(crate) fn of(offers: &[Offer], host: &Inventory) -> Result<Self, TopologyError> {
         let mut topology = Self::default();
-        for (device, admitted) in devices.iter().filter(|(device, _)| device.guest() == device.host) {
-            for port in &admitted.function().upstream {
-                topology.mirror(device.host, *port, host)?;
+        for offer in offers {
+            let at_home = |bdf: &Bdf| offer.spec().wanted() == Some(*bdf);
+            if let (Some(own), Some(admitted)) = (offer.spec().host().filter(at_home), offer.admitted()) {
+                for port in &admitted.function().upstream {
+                    topology.mirror(own, *port, host)?;
+                }
             }
         }
-        let wanted: Vec<Bdf> = devices.iter().map(|(device, _)| device.guest()).collect();
-        for (index, (device, _)) in devices.iter().enumerate() {
-            topology.admit(device.guest(), &wanted[..index], &wanted)?;
+        let mut places: Vec<Bdf> = offers.iter().filter_map(|offer| offer.spec().wanted()).collect();
+        for (index, device) in places.iter().enumerate() {
+            topology.admit(*device, &places[..index], &places)?;
+        }
+        // What may be anywhere comes last, so that it stands in nobody's way.
+        for offer in offers {
+            let place = match offer.spec().wanted() {
+                Some(wanted) => wanted,
+                None => topology.first_free(&places).ok_or_else(|| TopologyError::Full {
+                    device: offer.spec().from.to_string(),
+                })?,
+            };
+            places.push(place);
+            topology.places.push(place);
         }
         Ok(topology)
+    }
+
+    /// Where each offered device is in the guest, in their order.
+    pub(crate) fn places(&self) -> &[Bdf] {
+        &self.places
     }
 
     /// The ports, those nearer to the root first.
@@ -125,6 +145,12 @@ impl Topology {
         (1..0x1f).filter(move |number| !taken(*number))
     }
 
+    fn first_free(&self, wanted: &[Bdf]) -> Option<Bdf> {
+        self.free(wanted)
+            .next()
+            .map(|number| Bdf::of_devfn(0, 0, number << 3))
+    }
+
     fn free_text(&self, wanted: &[Bdf]) -> String {
         let free: Vec<_> = self.free(wanted).map(|number| format!("{number:02x}")).collect();
         free.join(" ")
@@ -183,7 +209,8 @@ const PLAIN_PORT: PortIdentity = PortIdentity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
+    use crate::spec::{DeviceSource, DeviceSpec};
+    use std::path::{Path, PathBuf};
 
     /// A host of files: a port at 00:02.0 with an NVMe controller behind it in slot 7, and a NIC on the root bus.
     fn host(root: &Path) -> Inventory {
@@ -229,14 +256,47 @@ mod tests {
     fn fit(devices: &[(&str, Option<&str>)]) -> Result<Topology, TopologyError> {
         let root = tempfile::tempdir().unwrap();
         let host = host(root.path());
-        let lend = |(from, at): &(&str, Option<&str>)| {
-            let spec = DeviceSpec {
-                host: from.parse().unwrap(),
-                at: at.map(|at| at.parse().unwrap()),
+        let offer = |(from, at): &(&str, Option<&str>)| {
+            let from = match from.strip_prefix("unix:") {
+                Some(name) => DeviceSource::Served(socket(root.path(), name)),
+                None => DeviceSource::Host(from.parse().unwrap()),
             };
-            (spec, host.admit(spec.host).unwrap())
+            let at = at.map(|at| at.parse().unwrap());
+            Offer::of(&DeviceSpec { from, at }, &host).unwrap()
         };
-        Topology::of(&devices.iter().map(lend).collect::<Vec<_>>(), &host)
+        Topology::of(&devices.iter().map(offer).collect::<Vec<_>>(), &host)
+    }
+
+    fn socket(folder: &Path, name: &str) -> PathBuf {
+        let path = folder.join(name);
+        // The file stays when nobody listens any more.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        path
+    }
+
+    #[test]
+    fn a_served_device_is_where_it_is_wanted_or_at_the_first_free_address() {
+        let places = |devices: &[(&str, Option<&str>)]| {
+            let tree = fit(devices).unwrap();
+            tree.places().iter().map(Bdf::to_string).collect::<Vec<_>>()
+        };
+        let served = [
+            ("unix:a", None),
+            ("unix:b", Some("03:00.0")),
+            ("unix:c", None),
+            ("05:00.0", None),
+        ];
+        assert_eq!(
+            places(&served),
+            ["0000:00:03.0", "0000:03:00.0", "0000:00:04.0", "0000:05:00.0"],
+            "00:01.0 is the new port to bus 3, 00:02.0 that of the host"
+        );
+        assert_eq!(
+            places(&[("unix:a", None), ("00:19.0", Some("00:01.0"))]),
+            ["0000:00:02.0", "0000:00:01.0"]
+        );
+        let taken = fit(&[("unix:a", Some("00:1f.0"))]).unwrap_err();
+        assert!(matches!(taken, TopologyError::Taken { .. }));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use pellucid::partition::{
     Bdf, Cap, CpuRequest, CpuShare, NodeRequest, PageSize, PartitionSpec, Siblings, SpecError, Weight,
 };
-use pellucid::{CpuPolicy, DeviceSpec, ServerSpec, Source};
+use pellucid::{CpuPolicy, DeviceSource, DeviceSpec, ServerSpec, Source};
 
 /// The reference VMM of Pellucid: runs an ordinary server disk as a logical server on lent hardware.
 #[derive(Parser)]
@@ -76,7 +76,7 @@ pub(crate) struct RunArguments {
     #[command(flatten)]
     source: SourceArguments,
     /// PCI function to lend, at its own address or at another; repeatable
-    #[arg(long = "device", value_name = "BDF[,at=BDF]", value_parser = parse_device)]
+    #[arg(long = "device", value_name = "BDF|unix:SOCKET[,at=BDF]", value_parser = parse_device)]
     devices: Vec<DeviceSpec>,
     /// Where the serial console goes: stdio, pty, or a file
     #[arg(long, default_value = "stdio")]
@@ -179,7 +179,8 @@ impl RunArguments {
         if self.share_siblings {
             partition = partition.with_siblings(Siblings::Shared);
         }
-        if !self.devices.is_empty() {
+        // Only hardware reaches memory by physical addresses.
+        if self.devices.iter().any(|device| device.host().is_some()) {
             partition = partition.locked();
         }
         Ok(ServerSpec {
@@ -242,19 +243,19 @@ fn parse_cpus(text: &str) -> Result<Result<CpuRequest, SpecError>, String> {
 }
 
 fn parse_device(text: &str) -> Result<DeviceSpec, String> {
-    let (host, option) = text
-        .split_once(',')
-        .map_or((text, None), |(host, option)| (host, Some(option)));
     let address = |text: &str| text.parse::<Bdf>().map_err(|error| error.to_string());
-    let at = match option.map(|option| option.strip_prefix("at=")) {
-        None => None,
-        Some(Some(at)) => Some(address(at)?),
-        Some(None) => return Err(format!("{text:?}: the only option of a device is at=BDF")),
+    // A path may have commas.
+    let (from, at) = match text.rsplit_once(",at=") {
+        Some((from, at)) => (from, Some(address(at)?)),
+        None => (text, None),
     };
-    Ok(DeviceSpec {
-        host: address(host)?,
-        at,
-    })
+    let from = match from.strip_prefix("unix:") {
+        Some("") => return Err(format!("{text:?}: name the socket, as in unix:/run/device.sock")),
+        Some(path) => DeviceSource::Served(path.into()),
+        None if from.contains(',') => return Err(format!("{text:?}: the only option of a device is at=BDF")),
+        None => DeviceSource::Host(address(from)?),
+    };
+    Ok(DeviceSpec { from, at })
 }
 
 #[cfg(test)]
@@ -287,6 +288,15 @@ mod tests {
         let device = parse_device("01:00.0,at=0000:02:00.0").unwrap();
         assert_eq!(device.at.unwrap().to_string(), "0000:02:00.0");
         assert!(parse_device("01:00.0,on=0000:02:00.0").is_err());
+        let served = parse_device("unix:/run/a,b.sock,at=00:03.0").unwrap();
+        assert_eq!(served.from, DeviceSource::Served("/run/a,b.sock".into()));
+        assert_eq!(served.wanted().unwrap().to_string(), "0000:00:03.0");
+        assert!(parse_device("unix:a.sock").unwrap().wanted().is_none());
+        assert!(
+            ["unix:", "unix:a,at=", "unix:,at=00:03.0", "/run/a.sock"]
+                .iter()
+                .all(|text| parse_device(text).is_err())
+        );
         assert_eq!(parse_size("512M"), Ok(512 << 20));
         assert_eq!(parse_size("1GiB"), Ok(1 << 30));
         assert!(

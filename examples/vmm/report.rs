@@ -1,7 +1,8 @@
 //! Reports for people and for programs: the plan of a server.
 
 use pellucid::partition::Plan;
-use pellucid::{Examination, ServerSpec};
+use pellucid::passthrough::Admitted;
+use pellucid::{DeviceSource, Examination, Offer, ServerSpec};
 use serde_json::json;
 
 use crate::arguments::RunArguments;
@@ -25,13 +26,14 @@ pub(crate) fn check(arguments: &RunArguments) -> Outcome {
 }
 
 fn as_json(spec: &ServerSpec, examination: &Examination) -> serde_json::Value {
-    let devices: Vec<_> = examination
-        .devices()
-        .map(|(device, admitted)| {
-            json!({ "host": device.host, "guest": device.guest(), "group": admitted.group(),
-                    "driver": admitted.function().driver.bound })
-        })
-        .collect();
+    let device = |(offer, guest): (&Offer, Option<_>)| match (&offer.spec().from, offer.admitted()) {
+        (DeviceSource::Served(socket), _) => json!({ "socket": socket, "guest": guest }),
+        (DeviceSource::Host(host), admitted) => {
+            json!({ "host": host, "guest": guest, "group": admitted.map(Admitted::group),
+                    "driver": admitted.and_then(|admitted| admitted.function().driver.bound.as_ref()) })
+        }
+    };
+    let devices: Vec<_> = examination.devices().map(device).collect();
     let refusals: Vec<_> = examination.refusals().map(ToString::to_string).collect();
     json!({ "name": spec.partition.name(), "plan": examination.plan(), "boot": examination.boot_plan(),
             "devices": devices, "refusals": refusals })
@@ -47,15 +49,20 @@ fn print_plan(spec: &ServerSpec, examination: &Examination) {
         println!("  kernel   {}", boot.kernel);
         println!("  cmdline  {}", boot.command_line);
     }
-    for (device, admitted) in examination.devices() {
-        let function = admitted.function();
-        let driver = function.driver.bound.as_deref().unwrap_or("no driver");
-        println!(
-            "  device   {} as {}, group {}, from {driver}",
-            device.host,
-            device.guest(),
-            admitted.group()
-        );
+    for (offer, guest) in examination.devices() {
+        let guest = guest.map_or("nothing yet".to_owned(), |guest| guest.to_string());
+        let whose = match offer.admitted() {
+            Some(admitted) => {
+                let driver = admitted.function().driver.bound.as_deref();
+                format!(
+                    "group {}, from {}",
+                    admitted.group(),
+                    driver.unwrap_or("no driver")
+                )
+            }
+            None => "served by another process".to_owned(),
+        };
+        println!("  device   {} as {guest}, {whose}", offer.spec().from);
     }
 }
 

@@ -61,7 +61,12 @@ fn print_partition(name: &str, rows: &[&(ClaimRecord, bool)]) {
         // Dedicated CPUs are told with the holding, unless its record is gone.
         let told = first.holding.is_some() && record.resource.kind == Resource::CPU;
         if !told && record.resource.kind != Resource::PARTITION {
-            println!("{:16} {}", "", record.resource);
+            // A claim's name has no slash; a socket's has what looks like one.
+            println!(
+                "{:16} {}",
+                "",
+                record.resource.to_string().replace('\u{2215}', "/")
+            );
         }
     }
 }

@@ -1,29 +1,32 @@
-//! Opens a PCI function through VFIO with this crate alone, shows its registers, and gives it back to its driver.
+//! Opens a PCI function with this crate alone, shows its registers, and gives it back: one of the host, or one that a process serves.
 //!
 //!     open_device 0000:01:00.0
+//!     open_device unix:/run/engine.sock
 
 use std::error::Error;
 
 use pellucid_partition::StateDir;
-use pellucid_passthrough::{Inventory, IoSpace, IrqKind, RegionIndex, Transport};
+use pellucid_passthrough::{Inventory, IoSpace, IrqKind, RegionIndex, Served, Transport};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let address = std::env::args()
+    let name = std::env::args()
         .nth(1)
-        .ok_or("usage: open_device DOMAIN:BUS:DEVICE.FUNCTION")?;
-    let admitted = Inventory::survey()?.admit(address.parse()?)?;
-    let function = admitted.function();
+        .ok_or("usage: open_device BDF|unix:SOCKET")?;
+    let bound = if let Some(socket) = name.strip_prefix("unix:") {
+        Served::connect(socket.as_ref(), "0000:00:01.0".parse()?)?.bind()?
+    } else {
+        let admitted = Inventory::survey()?.admit(name.parse()?)?;
+        let claimed = admitted.claim(&StateDir::standard()?, "open_device")?;
+        claimed.bind(&IoSpace::open()?)?
+    };
     println!(
-        "{} {} driven by {:?}, uses {:?}",
-        function.bdf, function.ids, function.driver.bound, function.uses
+        "{} driven by {:?}",
+        bound.function().ids,
+        bound.function().driver.bound
     );
-
-    let claimed = admitted.claim(&StateDir::standard()?, "open_device")?;
-    let bound = claimed.bind(&IoSpace::open()?)?;
-    println!(
-        "IOMMU accepts {:x?}",
-        bound.space().map(|space| space.iova_ranges()).transpose()?
-    );
+    if let Some(space) = bound.space() {
+        println!("IOMMU accepts {:x?}", space.iova_ranges()?);
+    }
     show(bound.transport())?;
 
     bound.release()?;
@@ -42,13 +45,7 @@ fn show(device: &dyn Transport) -> Result<(), Box<dyn Error>> {
             println!("BAR {bar}: {} bytes, mappable {:x?}", info.size, info.mappable);
         }
     }
-    for kind in [
-        IrqKind::Intx,
-        IrqKind::Msi,
-        IrqKind::Msix,
-        IrqKind::Error,
-        IrqKind::Request,
-    ] {
+    for kind in [IrqKind::Intx, IrqKind::Msi, IrqKind::Msix] {
         println!("{kind:?}: {:?}", device.irq(kind));
     }
     // Registers answer once memory decoding is on; bus master stays off, so the device cannot do DMA.

@@ -73,6 +73,9 @@ pub enum TakeError {
         /// The node.
         node: PathBuf,
     },
+    /// The process that serves it does not.
+    #[error(transparent)]
+    Served(#[from] VfioUserError),
     /// A record that makes no sense.
     #[error("device {device}: its undo record is not readable: {source}; bind its driver by hand")]
     Record {

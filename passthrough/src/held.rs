@@ -82,13 +82,13 @@ impl Held {
                     Err(reason) => Err(host.claimed.quarantine(reason).into()),
                 }
             }
-            Held::Served(serving) => {
+            Held::Served(mut serving) => {
                 // The process keeps its device; ending the connection is all that there is to give back.
                 if let Err(reason) = health {
                     let socket = serving.socket().display();
                     tracing::warn!(%socket, reason, "the served device did not end well; its server keeps it");
                 }
-                Ok(())
+                Ok(serving.give_back()?)
             }
         }
     }

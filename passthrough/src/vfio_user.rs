@@ -8,15 +8,17 @@ mod region;
 mod stream;
 mod survey;
 
+use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pellucid_partition::Bdf;
+use pellucid_partition::{Bdf, Claim, Resource, StateDir};
 
 use crate::bound::Bound;
-use crate::error::{BindError, VfioUserError};
+use crate::error::{BindError, TakeError, VfioUserError};
 use crate::held::Held;
 use crate::inventory::{Bar, BarKind, DriverState, Function, Ids};
 use crate::transport::{RegionIndex, RegionInfo, Transport};
@@ -39,9 +41,37 @@ pub struct Served {
 pub(crate) struct Serving {
     link: Arc<Link>,
     function: Function,
+    claim: Option<Claim>,
 }
 
 impl Served {
+    /// Whether a server could listen at `socket`. It is not connected to: many a server takes one client, and only the first.
+    pub fn check(socket: &Path) -> Result<(), VfioUserError> {
+        let found = std::fs::metadata(socket).and_then(|found| match found.file_type().is_socket() {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(libc::ENOTSOCK)),
+        });
+        found.map_err(|source| VfioUserError::Connect {
+            socket: socket.to_owned(),
+            source,
+        })
+    }
+
+    /// The socket as something that one partition holds. A slash cannot stand in the name, so U+2215 stands there, which looks like one.
+    #[must_use]
+    pub fn resource(socket: &Path) -> Resource {
+        let path = std::fs::canonicalize(socket).unwrap_or_else(|_| socket.to_owned());
+        Resource::new(SOCKET_KIND, &path.to_string_lossy().replace('/', "\u{2215}"))
+    }
+
+    /// Holds the socket for `partition` and connects to the server that listens there, for the device that a guest will find at `at`.
+    pub fn claim(socket: &Path, at: Bdf, state: &StateDir, partition: &str) -> Result<Served, TakeError> {
+        let claim = state.claim(Served::resource(socket), partition)?;
+        let mut served = Served::connect(socket, at)?;
+        served.serving.claim = Some(claim);
+        Ok(served)
+    }
+
     /// Connects to the server that listens at `socket`, for the device that a guest will find at `at`.
     pub fn connect(socket: &Path, at: Bdf) -> Result<Served, VfioUserError> {
         Served::survey(Link::connect(socket, ANSWER_LIMIT)?, at)
@@ -74,7 +104,11 @@ impl Served {
         let link = Arc::new(link);
         let device = ServedDevice::new(Arc::clone(&link), survey);
         let function = describe(&device, at).map_err(|error| served(error, link.socket()))?;
-        let serving = Serving { link, function };
+        let serving = Serving {
+            link,
+            function,
+            claim: None,
+        };
         Ok(Served { device, serving })
     }
 }
@@ -88,6 +122,11 @@ impl Serving {
         self.link.socket()
     }
 
+    /// Ends the claim, if there is one.
+    pub(crate) fn give_back(&mut self) -> Result<(), TakeError> {
+        self.claim.take().map_or(Ok(()), |claim| Ok(claim.release()?))
+    }
+
     /// Whom guest memory tells of itself.
     pub(crate) fn memory(&self) -> ServedMemory {
         ServedMemory {
@@ -97,7 +136,7 @@ impl Serving {
 }
 
 /// An error of a served transport in its own words.
-fn served(error: std::io::Error, socket: &Path) -> VfioUserError {
+fn served(error: io::Error, socket: &Path) -> VfioUserError {
     error.downcast().unwrap_or_else(|error| VfioUserError::Unfit {
         socket: socket.to_owned(),
         what: error.to_string(),
@@ -105,7 +144,7 @@ fn served(error: std::io::Error, socket: &Path) -> VfioUserError {
 }
 
 /// The function as its configuration space and its regions describe it.
-fn describe(device: &dyn Transport, at: Bdf) -> std::io::Result<Function> {
+fn describe(device: &dyn Transport, at: Bdf) -> io::Result<Function> {
     let mut header = [0; 64];
     device.read(RegionIndex::Config, 0, &mut header)?;
     let word = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
@@ -167,5 +206,7 @@ fn bars(header: &[u8; 64], region: &dyn Fn(RegionIndex) -> Option<RegionInfo>) -
     bars
 }
 
+/// The kind of resource under which sockets are claimed.
+const SOCKET_KIND: &str = "socket";
 /// Far beyond what an answer takes, and short enough that a vCPU which waits for one can still be stopped.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);

@@ -7,6 +7,7 @@
 )]
 
 pub(crate) mod disk;
+pub(crate) mod engine;
 pub(crate) mod host;
 pub(crate) mod linux;
 pub(crate) mod server;

@@ -4,6 +4,11 @@
 ///
 /// On its console: `q` powers off, `r` resets, `t` is a triple fault, `p` waits for the power button and powers off.
 pub(crate) fn kernel() -> Vec<u8> {
+    file(&CODE)
+}
+
+/// Any code as such a file; it runs at 1 MiB, in 32-bit mode without paging.
+pub(crate) fn file(code: &[u8]) -> Vec<u8> {
     let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
     for word in [62 << 16 | 2, 1u32] {
         file.extend(word.to_le_bytes());
@@ -15,10 +20,10 @@ pub(crate) fn kernel() -> Vec<u8> {
     for half in [64u16, 56, 2, 0, 0, 0] {
         file.extend(half.to_le_bytes());
     }
-    let (code, note) = (HEADER + 2 * 56, NOTE.len() as u64);
-    segment(&mut file, 1, [code, LOAD, CODE.len() as u64]);
-    segment(&mut file, 4, [code + CODE.len() as u64, 0, note]);
-    file.extend(CODE);
+    let (start, size) = (HEADER + 2 * 56, code.len() as u64);
+    segment(&mut file, 1, [start, LOAD, size]);
+    segment(&mut file, 4, [start + size, 0, NOTE.len() as u64]);
+    file.extend(code);
     file.extend(NOTE);
     file
 }

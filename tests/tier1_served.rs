@@ -1,0 +1,164 @@
+//! `vmm run --device unix:PATH`: a device of another process in a guest. Its guest is a kernel of 290 bytes, so /dev/kvm is enough.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails the test")]
+
+mod support;
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::{Server, Vmm, engine, eventually, tiny};
+
+/// The example, serving; killed when dropped.
+struct Engine {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl Engine {
+    fn start(vmm: &Vmm, name: &str) -> Self {
+        let socket = vmm.path(name);
+        let program = vmm.program.with_file_name("vfio_user_device");
+        let mut command = Command::new(&program);
+        let child = command.arg(&socket).stdout(Stdio::null()).spawn();
+        let child = child.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        eventually("the engine's socket", || socket.exists().then_some(()));
+        Self { child, socket }
+    }
+
+    fn device(&self) -> String {
+        format!("unix:{}", self.socket.display())
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let _ended_already = self.child.kill();
+        let _waited_already = self.child.wait();
+    }
+}
+
+/// A guest that has had the engine copy.
+fn start(vmm: &Vmm, name: &str, engine: &Engine) -> Server {
+    let kernel = vmm.file("kernel", &engine::kernel());
+    let device = engine.device();
+    let words = ["--kernel", kernel.to_str().unwrap(), "--device", &device];
+    let mut server = vmm.start(name, "16M", &words);
+    server.says(engine::GREETING);
+    server
+}
+
+#[test]
+fn the_engine_copies_in_the_guests_memory_and_signals_by_msix() {
+    let vmm = Vmm::new();
+    let engine = Engine::start(&vmm, "engine.sock");
+    let mut server = start(&vmm, "a", &engine);
+    server.types("d");
+    server.says("d here\n");
+    let listed = vmm.ask(["list"]).out;
+    assert!(
+        listed.contains("socket /") && listed.contains("/engine.sock"),
+        "{listed}"
+    );
+    server.types("q");
+    assert_eq!(server.ends(), (Some(0), String::new()));
+    assert!(vmm.claims().is_empty());
+    let mut again = start(&vmm, "b", &engine);
+    again.types("q");
+    assert_eq!(
+        again.ends(),
+        (Some(0), String::new()),
+        "the engine serves one after another"
+    );
+}
+
+#[test]
+fn an_error_of_the_device_and_the_hosts_wish_reach_the_owner_while_the_guest_goes_on() {
+    let vmm = Vmm::new();
+    let engine = Engine::start(&vmm, "engine.sock");
+    let mut server = start(&vmm, "a", &engine);
+    server.types("e");
+    server.reports("device 0000:00:01.0 reported an error that it could not recover from");
+    server.types("w");
+    server.reports("the host asks for device 0000:00:01.0 back");
+    server.types("d");
+    server.says("d here\n");
+    server.types("q");
+    assert_eq!(server.ends().0, Some(0));
+}
+
+#[test]
+fn a_killed_engine_is_told_reads_all_ones_and_the_guest_goes_on() {
+    let vmm = Vmm::new();
+    let engine = Engine::start(&vmm, "engine.sock");
+    let other = Engine::start(&vmm, "other.sock");
+    let mut server = start(&vmm, "a", &engine);
+    let mut bystander = start(&vmm, "b", &other);
+    engine.signal(Signal::KILL);
+    server.reports("the process that serves device 0000:00:01.0 is lost");
+    server.types("d");
+    server.says("d gone\n");
+    server.types("q");
+    assert_eq!(server.ends().0, Some(0));
+    bystander.types("d");
+    bystander.says("d here\n");
+    bystander.types("q");
+    assert_eq!(bystander.ends(), (Some(0), String::new()));
+    assert!(vmm.claims().is_empty());
+}
+
+#[test]
+fn an_engine_that_stalls_is_given_up_and_holds_nobody() {
+    let vmm = Vmm::new();
+    let engine = Engine::start(&vmm, "engine.sock");
+    let mut server = start(&vmm, "a", &engine);
+    engine.signal(Signal::STOP);
+    server.types("d");
+    server.says("d gone\n");
+    server.reports("the process that serves device 0000:00:01.0 is lost");
+    server.types("q");
+    let (status, err) = server.ends();
+    assert_eq!(status, Some(0), "{err}");
+    assert!(vmm.claims().is_empty());
+}
+
+#[test]
+fn a_check_touches_no_server_and_tells_where_the_device_would_be() {
+    let vmm = Vmm::new();
+    let engine = Engine::start(&vmm, "engine.sock");
+    let kernel = vmm.file("kernel", &tiny::kernel());
+    let ask = |command: &str, device: &str| {
+        let words = [
+            "--cpus",
+            "1",
+            "--memory",
+            "16M",
+            "--kernel",
+            kernel.to_str().unwrap(),
+        ];
+        vmm.ask([&[command, "--name", "a"], &words[..], &["--device", device]].concat())
+    };
+    let checked = ask("check", &engine.device());
+    assert_eq!((checked.status, checked.err.as_str()), (Some(0), ""));
+    let line = format!(
+        "device   {} as 0000:00:01.0, served by another process",
+        engine.device()
+    );
+    assert!(checked.out.contains(&line), "{}", checked.out);
+    let placed = ask("check", &format!("{},at=05:00.0", engine.device()));
+    assert!(placed.out.contains(" as 0000:05:00.0, served"), "{}", placed.out);
+    let none = format!("unix:{}", vmm.path("none.sock").display());
+    ask("run", &none).refuses(&["none.sock", "start the server of the device first"]);
+    let file = format!("unix:{}", kernel.display());
+    ask("run", &file).refuses(&["kernel", "name the stream socket"]);
+    let taken = format!("{},at=00:1f.0", engine.device());
+    ask("run", &taken).refuses(&["the LPC bridge", "free on bus 00: 01"]);
+    let mut server = start(&vmm, "b", &engine);
+    ask("run", &engine.device()).refuses(&["engine.sock", "b"]);
+    server.types("q");
+    assert_eq!(server.ends().0, Some(0));
+}
