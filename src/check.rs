@@ -7,7 +7,7 @@ use pellucid_image::{BootDisk, BootPlan, Linux, SourceFile};
 use pellucid_partition::{
     Bdf, CgroupTree, CpuMode, Entry, GuestMemory, Inventory, Layout, Plan, PlanError, Resource, StateDir,
 };
-use pellucid_passthrough::Inventory as PciInventory;
+use pellucid_passthrough::{Inventory as PciInventory, Quarantine, TakeError};
 
 use crate::error::{CheckError, StartError};
 use crate::offer::{Offer, resource};
@@ -115,8 +115,19 @@ impl ServerSpec {
         let name = |plan: &Plan| Resource::new(Resource::PARTITION, plan.name());
         let mut wanted: Vec<_> = plan.map(name).into_iter().collect();
         wanted.extend(plan.into_iter().flat_map(Plan::dedicated));
-        wanted.extend(self.devices.iter().map(|device| resource(&device.from)));
         let mut found = Vec::new();
+        for spec in &self.devices {
+            let quarantined = match spec.host() {
+                Some(device) => Quarantine::find(state, device)?.map(|found| (device, Box::new(found))),
+                None => None,
+            };
+            if let Some((device, quarantine)) = quarantined {
+                let refusal = TakeError::Quarantined { device, quarantine };
+                found.push(CheckError::Quarantined(refusal));
+            } else {
+                wanted.push(resource(&spec.from));
+            }
+        }
         for resource in wanted {
             found.extend(state.refusal(&resource)?.map(CheckError::Claim));
         }

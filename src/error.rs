@@ -2,7 +2,7 @@
 
 use pellucid_image::{AcpiError, DiscoverError, LoadError};
 use pellucid_partition::{Bdf, ClaimError, CpuError, PartitionError, PlanError};
-use pellucid_passthrough::{Refusal, VfioUserError};
+use pellucid_passthrough::{Refusal, TakeError, VfioUserError};
 
 /// Why a logical server cannot be started here. Nothing was touched.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,9 @@ pub enum CheckError {
     /// The devices cannot be where they are wanted.
     #[error(transparent)]
     Topology(#[from] TopologyError),
+    /// A device failed its health proof after it was lent before.
+    #[error(transparent)]
+    Quarantined(#[from] TakeError),
     /// Somebody else has a claim on what is wanted.
     #[error(transparent)]
     Claim(#[from] ClaimError),

@@ -1,6 +1,7 @@
 //! What a running server tells its owner.
 
 use pellucid_partition::Bdf;
+use pellucid_passthrough::ResetReport;
 use pellucid_vcpu::{SystemRequest, VcpuEvent};
 
 /// Something that happened to a running server. Told on the thread where it happened: the receiver must not block.
@@ -20,6 +21,11 @@ pub enum ServerEvent {
     DeviceError {
         /// Its address on the host; in the guest, if another process serves it.
         device: Bdf,
+    },
+    /// A lent device was reset after the guest, and is back on its driver if it is well.
+    DeviceReset {
+        /// What was tried, how long it took, what was found.
+        report: Box<ResetReport>,
     },
     /// The host asks for a lent device back.
     DeviceWanted {

@@ -191,10 +191,23 @@ impl Tree {
 
 impl Lent {
     /// Gives every function back; a failure does not keep the others, and the first one is returned.
-    pub(crate) fn release(self) -> Result<(), ReleaseError> {
+    pub(crate) fn release(self, events: &EventSink) -> Result<(), ReleaseError> {
         drop(self.placed);
-        let releases = self.assigned.into_iter().map(Assigned::release);
-        releases.fold(Ok(()), Result::and)
+        let stopped = self.assigned.into_iter().map(Assigned::unassign).collect();
+        let mut outcome = Ok(());
+        for released in Bound::release_all(stopped) {
+            let report = match &released {
+                Ok(released) => Some(&released.reset),
+                Err(error) => error.report(),
+            };
+            if let Some(report) = report {
+                events(ServerEvent::DeviceReset {
+                    report: Box::new(report.clone()),
+                });
+            }
+            outcome = outcome.and(released.map(|_| ()));
+        }
+        outcome
     }
 }
 

@@ -24,6 +24,7 @@ pub struct LogicalServer {
     lent: Lent,
     board: Board,
     populated: Populated,
+    events: EventSink,
 }
 
 /// The other end of the guest's serial line.
@@ -86,6 +87,7 @@ impl Checked {
             lent,
             board,
             populated,
+            events: Arc::clone(events),
         })
     }
 }
@@ -135,9 +137,10 @@ impl LogicalServer {
             lent,
             board,
             populated,
+            events,
         } = self;
         let stopped = running.stop(STOP_TIMEOUT).map(|stopped| stopped.exits());
-        let released = lent.release();
+        let released = lent.release(&events);
         drop(board);
         let ended = populated.release();
         let exits = stopped?;

@@ -39,6 +39,9 @@ pub(crate) enum Command {
         /// Only say what would be restored
         #[arg(long)]
         dry_run: bool,
+        /// Give this device back although it failed its health proof; repeatable
+        #[arg(long, value_name = "BDF", conflicts_with = "dry_run")]
+        lift: Vec<Bdf>,
     },
     /// Run a tiny embedded guest that needs only /dev/kvm, and report what this host's KVM can do
     Selftest(Format),

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         Command::Inventory(format) => inventory::print(format),
         Command::List(format) => state::list(format),
         Command::Stop { name, force } => state::stop(&name, force),
-        Command::Heal { dry_run } => state::heal(dry_run),
+        Command::Heal { dry_run, lift } => state::heal(dry_run, &lift),
         Command::Selftest(format) => selftest::run(format),
     };
     match outcome {

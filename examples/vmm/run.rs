@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use pellucid::passthrough::ResetReport;
 use pellucid::{Console as GuestConsole, LogicalServer, ServerEvent, Source};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -65,7 +66,7 @@ fn run_once(arguments: &RunArguments, requests: &mut Requests) -> Result<End, Bo
         server: &server,
         console: &mut console,
         requests,
-        events,
+        events: &events,
         wake: &wake,
         typed: Vec::new(),
         cpus: Disturbances::of(&server),
@@ -73,18 +74,36 @@ fn run_once(arguments: &RunArguments, requests: &mut Requests) -> Result<End, Bo
     .run();
     let exits = server.finish();
     drop(console);
-    let (end, exits) = (end?, exits?);
+    let resets = resets(&events);
+    let end = end?;
     if arguments.json {
-        let rows: Vec<_> = exits
+        // What went wrong at the end is told too, and what the devices had to do with it.
+        let counts = exits.as_ref().map(Vec::as_slice).unwrap_or_default();
+        let rows: Vec<_> = counts
             .iter()
             .map(|vcpu| serde_json::json!({ "vcpu": vcpu.vcpu, "user": vcpu.user(), "total": vcpu.total() }))
             .collect();
+        let error = exits.as_ref().err().map(ToString::to_string);
         eprintln!(
             "{}",
-            serde_json::json!({ "end": format!("{end:?}"), "exits": rows })
+            serde_json::json!({ "end": format!("{end:?}"), "exits": rows, "devices": resets, "error": error })
         );
     }
+    exits?;
     Ok(end)
+}
+
+/// How the devices were reset when the guest had ended, told in a line each.
+fn resets(events: &Receiver<ServerEvent>) -> Vec<ResetReport> {
+    let report = |event| match event {
+        ServerEvent::DeviceReset { report } => Some(*report),
+        _ => None,
+    };
+    let reports: Vec<ResetReport> = events.try_iter().filter_map(report).collect();
+    for report in &reports {
+        eprintln!("vmm: {report}\r");
+    }
+    reports
 }
 
 /// Everything that one run waits for.
@@ -92,7 +111,7 @@ struct Watch<'r> {
     server: &'r LogicalServer,
     console: &'r mut Console,
     requests: &'r mut Requests,
-    events: Receiver<ServerEvent>,
+    events: &'r Receiver<ServerEvent>,
     wake: &'r Wake,
     /// Typed, and not yet taken by the serial port.
     typed: Vec<u8>,

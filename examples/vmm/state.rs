@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use pellucid::partition::{
-    CgroupHealer, ClaimRecord, CpuMode, HealOutcome, Holding, Owner, Resource, Standing, StateDir,
+    Bdf, CgroupHealer, ClaimRecord, CpuMode, HealOutcome, Holding, Owner, Resource, Standing, StateDir,
 };
-use pellucid::passthrough::PciHealer;
+use pellucid::passthrough::{PciHealer, Quarantine};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::arguments::Format;
@@ -62,13 +62,18 @@ fn print_partition(name: &str, rows: &[&(ClaimRecord, bool)]) {
         let told = first.holding.is_some() && record.resource.kind == Resource::CPU;
         if !told && record.resource.kind != Resource::PARTITION {
             // A claim's name has no slash; a socket's has what looks like one.
-            println!(
-                "{:16} {}",
-                "",
-                record.resource.to_string().replace('\u{2215}', "/")
-            );
+            let resource = record.resource.to_string().replace('\u{2215}', "/");
+            println!("{:16} {resource}{}", "", quarantine(record));
         }
     }
+}
+
+/// Why a device is kept from everybody, if it is.
+fn quarantine(record: &ClaimRecord) -> String {
+    Quarantine::of(record).map_or_else(String::new, |quarantine| {
+        let (since, reason) = (utc(quarantine.since), quarantine.reason);
+        format!(", in quarantine since {since}: {reason}")
+    })
 }
 
 fn owner(owner: &Owner) -> String {
@@ -138,10 +143,18 @@ pub(crate) fn stop(name: &str, force: bool) -> Outcome {
 }
 
 /// Restores what dead processes left.
-pub(crate) fn heal(dry_run: bool) -> Outcome {
+pub(crate) fn heal(dry_run: bool, lift: &[Bdf]) -> Outcome {
     let mut status = Status::Done;
     let state = open()?;
-    let (devices, groups) = (PciHealer::new(), CgroupHealer::new(&state));
+    let (mut devices, groups) = (PciHealer::new(), CgroupHealer::new(&state));
+    for device in lift {
+        if Quarantine::find(&state, *device)?.is_none() {
+            return Err(
+                format!("device {device} is not in quarantine; `vmm list` shows those that are").into(),
+            );
+        }
+        devices = devices.lifting(*device);
+    }
     let entries = state.heal(&[&devices, &groups], dry_run)?;
     if entries.is_empty() {
         println!("nothing to restore: no logical server has left anything");

@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     show(bound.transport())?;
 
-    bound.release()?;
+    println!("{}", bound.release()?.reset);
     println!("given back");
     Ok(())
 }

@@ -4,22 +4,22 @@ use std::sync::Arc;
 
 use pellucid_partition::{Bdf, ConfigHandler};
 
-use crate::bound::Bound;
+use crate::bound::{Bound, Released};
 use crate::dma::MappedMemory;
 use crate::endpoint::Endpoint;
 use crate::error::{AssignError, ReleaseError};
 use crate::guest::{Guest, View};
 use crate::inventory::Function;
+use crate::reset::quiesce;
 use crate::transport::Transport;
 
 /// Wired to a guest, which drives it from now on. Dropping it takes everything back, as [`Assigned::release`] does.
 #[must_use = "dropping it takes the device from the guest"]
 pub struct Assigned {
-    // Teardown order: what the guest reaches, the device (stopped, reset, proved), and last the memory that the device could
-    // reach until it was stopped.
+    // Teardown order: what the guest reaches, the memory that the device reaches until it is stopped, and the device (reset, proved).
     endpoint: Arc<Endpoint>,
-    bound: Option<Bound>,
     memory: Option<Arc<MappedMemory>>,
+    bound: Option<Bound>,
     function: Function,
 }
 
@@ -40,6 +40,9 @@ impl Bound {
             .peers
             .or_else(|| self.space().map(|space| Arc::clone(space.peers())));
         let endpoint = Endpoint::wire(device, &transport, &guest, view)?;
+        if let Some(held) = self.held() {
+            held.rests(false);
+        }
         tracing::info!(%device, hidden = ?endpoint.hidden(), "assigned");
         Ok(Assigned {
             endpoint: Arc::new(endpoint),
@@ -82,26 +85,35 @@ impl Assigned {
     }
 
     /// Takes the function from the guest, stops and resets it, proves that it is well, and gives it back to its driver.
-    pub fn release(mut self) -> Result<(), ReleaseError> {
-        self.take_back()
+    pub fn release(self) -> Result<Released, ReleaseError> {
+        self.unassign().release()
     }
 
-    fn take_back(&mut self) -> Result<(), ReleaseError> {
-        let Some(mut bound) = self.bound.take() else {
-            return Ok(());
-        };
+    /// Takes the function from the guest and stops it. It stays open, and can be released with others ([`Bound::release_all`]).
+    pub fn unassign(mut self) -> Bound {
+        match self.unwire() {
+            Some(bound) => bound,
+            None => unreachable!("only this and `drop` take it, and both end the value"),
+        }
+    }
+
+    fn unwire(&mut self) -> Option<Bound> {
+        let bound = self.bound.take()?;
         self.endpoint.end();
-        let health = bound.stop();
-        // The device is closed: nothing reaches the guest's memory any more, and its group is still there to unmap it from.
+        if let Err(error) = quiesce(bound.transport()) {
+            tracing::warn!(device = %bound.bdf(), error, "not stopped; its reset will be the next to try");
+        }
+        // Whatever it still does, it does not reach the guest's memory from here on.
         self.memory = None;
-        bound.finish(health)
+        if let Some(held) = bound.held() {
+            held.rests(true);
+        }
+        Some(bound)
     }
 }
 
 impl Drop for Assigned {
     fn drop(&mut self) {
-        if let Err(error) = self.take_back() {
-            tracing::error!(device = %self.bdf(), %error, "taking the function back failed");
-        }
+        drop(self.unwire());
     }
 }

@@ -1,4 +1,4 @@
-//! The second stage: a claimed function, opened, answering, and kept from doing DMA.
+//! The second stage: a claimed function, opened, proved to be well, and kept from doing DMA.
 
 use std::io;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use pellucid_partition::Bdf;
 
 use crate::claimed::Claimed;
 use crate::error::{BindError, ReleaseError, VfioUserError};
-use crate::health::{prove, quiesce, read_ids};
 use crate::held::{Held, HostHold};
 use crate::inventory::Function;
 use crate::lease::Lease;
+use crate::reset::{ResetReport, stop};
 use crate::space::IoSpace;
 use crate::transport::Transport;
 
@@ -32,10 +32,20 @@ pub struct Bound {
     /// None once given back.
     held: Option<Held>,
     function: Function,
+    admission: Option<ResetReport>,
+}
+
+/// A function that was taken back from a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Released {
+    /// How it was reset, and the proof that it is well.
+    pub reset: ResetReport,
+    /// Whether it is on its driver again. Else it goes back with the last function of its IOMMU group.
+    pub is_back: bool,
 }
 
 impl Claimed {
-    /// Opens the function in `space`, resets it, and sees that it answers as itself with DMA off.
+    /// Opens the function in `space`, resets it, and proves that it is well, with DMA off.
     pub fn bind(self, space: &Arc<IoSpace>) -> Result<Bound, BindError> {
         let (group, vfio) = space.admit(self.bdf(), self.group(), self.node())?;
         let held = HostHold {
@@ -48,34 +58,35 @@ impl Claimed {
 }
 
 impl Bound {
-    /// Stops and resets a function that was just opened, and sees that it answers as itself. On a failure it goes back.
+    /// Stops and resets a function that was just opened, and proves that it is well. On a failure it goes back, or into quarantine.
     pub(crate) fn open(transport: Box<dyn Transport>, held: Held) -> Result<Bound, BindError> {
         let device = held.bdf();
-        let bound = Bound {
+        held.rests(true);
+        let mut bound = Bound {
             lease: Arc::new(Lease::new(transport)),
             function: held.function().clone(),
             held: Some(held),
+            admission: None,
         };
         let opened = |source: io::Error| match source.downcast::<VfioUserError>() {
             Ok(served) => served.into(),
             Err(source) => BindError::Open { device, source },
         };
-        quiesce(bound.transport()).map_err(opened)?;
-        if bound.transport().resettable() {
-            bound.transport().reset().map_err(opened)?;
-            quiesce(bound.transport()).map_err(opened)?;
+        stop(bound.transport()).map_err(opened)?;
+        let report = bound.reset();
+        if report.is_well() {
+            tracing::info!(%device, %report, "bound");
+            bound.admission = Some(report);
+            return Ok(bound);
         }
-        let ids = bound.function().ids;
-        let wanted = u32::from(ids.device) << 16 | u32::from(ids.vendor);
-        let found = read_ids(bound.transport()).map_err(opened)?;
-        if found != wanted {
-            return Err(BindError::WrongIds {
-                device,
-                wanted,
-                found,
-            });
+        bound.close(&report);
+        if let Err(error) = bound.finish(report.clone()) {
+            tracing::error!(%device, %error, "kept after it could not be bound");
         }
-        Ok(bound)
+        Err(BindError::NotWell {
+            device,
+            report: Box::new(report),
+        })
     }
 
     /// The function as it was surveyed.
@@ -102,6 +113,12 @@ impl Bound {
         self.lease.as_ref()
     }
 
+    /// How it was reset when it was opened, and the proof that it was well.
+    #[must_use]
+    pub fn admission(&self) -> Option<&ResetReport> {
+        self.admission.as_ref()
+    }
+
     /// The device, shared with those who answer for it on the buses.
     pub(crate) fn lease(&self) -> &Arc<Lease> {
         &self.lease
@@ -112,27 +129,52 @@ impl Bound {
         self.held.as_ref()
     }
 
-    /// Stops the function, resets it, proves that it is well and gives it back to its host driver.
-    pub fn release(mut self) -> Result<(), ReleaseError> {
+    /// Stops the function, resets it, proves that it is well and gives it back to its host driver. If it is not well, it is kept away from
+    /// everybody, and the error says so.
+    pub fn release(mut self) -> Result<Released, ReleaseError> {
         self.give_back()
     }
 
-    fn give_back(&mut self) -> Result<(), ReleaseError> {
-        let health = self.stop();
-        self.finish(health)
+    /// The same for several: all are reset and proved before the first goes back, so that one reset can serve those that share a bridge.
+    #[must_use = "each may have failed"]
+    pub fn release_all(all: Vec<Bound>) -> Vec<Result<Released, ReleaseError>> {
+        let reports: Vec<ResetReport> = all.iter().map(Bound::reset).collect();
+        for (bound, report) in all.iter().zip(&reports) {
+            bound.close(report);
+        }
+        let finish = |(mut bound, report): (Bound, ResetReport)| bound.finish(report);
+        all.into_iter().zip(reports).map(finish).collect()
     }
 
-    /// Stops the function, proves that it is well and closes it: nothing is reached by it from here on.
-    pub(crate) fn stop(&mut self) -> Result<(), String> {
-        let health = prove(self.lease.as_ref(), self.function());
-        // Only a closed device lets vfio-pci unbind, whoever still has a handler of it in a cache.
-        self.lease.end();
-        health
+    fn give_back(&mut self) -> Result<Released, ReleaseError> {
+        let report = self.reset();
+        self.close(&report);
+        self.finish(report)
     }
 
-    /// Gives the stopped function back, or keeps it away from everybody if it is not well.
-    pub(crate) fn finish(&mut self, health: Result<(), String>) -> Result<(), ReleaseError> {
-        self.held.take().map_or(Ok(()), |held| held.finish(health))
+    pub(crate) fn reset(&self) -> ResetReport {
+        let transport: Arc<dyn Transport> = Arc::clone(&self.lease) as _;
+        match &self.held {
+            Some(held) => held.climb(&transport),
+            None => unreachable!("a function that was given back is no stage any more"),
+        }
+    }
+
+    /// Closes the device: nothing is reached by it from here on. Only a closed device lets vfio-pci unbind, whoever still has a handler of it
+    /// in a cache.
+    pub(crate) fn close(&self, report: &ResetReport) {
+        match report.is_stuck() {
+            true => self.lease.abandon(),
+            false => self.lease.end(),
+        }
+    }
+
+    /// Gives the closed function back, or keeps it away from everybody if it is not well.
+    fn finish(&mut self, report: ResetReport) -> Result<Released, ReleaseError> {
+        match self.held.take() {
+            Some(held) => held.finish(report),
+            None => unreachable!("a function is given back once"),
+        }
     }
 }
 

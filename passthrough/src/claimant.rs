@@ -1,12 +1,15 @@
 //! Who takes functions: for which partition, on which host, and how long it waits for a driver.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pellucid_partition::{Bdf, Claim, ClaimError, Resource, StateDir};
 
 use crate::admit::{Admitted, unused};
 use crate::claimed::{Claimed, RESOURCE_KIND};
+use crate::custody::{Custody, Fellows};
 use crate::driver::{DRIVER_LIMIT, DriverSeat, Settings, Way};
 use crate::error::TakeError;
 use crate::inventory::uses_now;
@@ -50,23 +53,28 @@ impl<'s> Claimant<'s> {
 
     /// Takes one function off its driver. The undo record is on disk before the first change.
     pub fn claim(&self, admitted: Admitted) -> Result<Claimed, TakeError> {
-        let mut claimed = self.hold(admitted)?;
+        let mut claimed = Claimed::held(&admitted, self.hold(&admitted)?, Arc::default());
         claimed.leave_driver()?;
         Ok(claimed)
     }
 
-    /// Takes all of them off their drivers, or none. Nothing is changed before all are held.
+    /// Takes all of them off their drivers, or none. Nothing is changed before all are held. Those of one IOMMU group are closed, all of
+    /// them, before the first goes back.
     pub fn claim_all(&self, all: Vec<Admitted>) -> Result<Vec<Claimed>, TakeError> {
-        let held = all.into_iter().map(|admitted| self.hold(admitted));
-        let mut held = held.collect::<Result<Vec<_>, _>>()?;
-        for claimed in &mut held {
+        let mut groups: BTreeMap<u32, Arc<Fellows>> = BTreeMap::new();
+        let mut claimed = Vec::new();
+        for admitted in &all {
+            let fellows = groups.entry(admitted.group()).or_default();
+            claimed.push(Claimed::held(admitted, self.hold(admitted)?, Arc::clone(fellows)));
+        }
+        for claimed in &mut claimed {
             claimed.leave_driver()?;
         }
-        Ok(held)
+        Ok(claimed)
     }
 
-    /// Held, the way back on record, not moved.
-    fn hold(&self, admitted: Admitted) -> Result<Claimed, TakeError> {
+    /// Custody, the way back on record, not moved.
+    fn hold(&self, admitted: &Admitted) -> Result<Custody, TakeError> {
         let device = admitted.function().bdf;
         let mut claim = self.resource(device)?;
         // The survey may be old; a file system mounted since must not lose its disk.
@@ -79,7 +87,7 @@ impl<'s> Claimant<'s> {
             quarantined: None,
         };
         way.record(&mut claim)?;
-        Ok(Claimed::held(admitted, seat, way, claim))
+        Ok(Custody { seat, way, claim })
     }
 
     fn resource(&self, device: Bdf) -> Result<Claim, TakeError> {
@@ -88,7 +96,7 @@ impl<'s> Claimant<'s> {
             Err(ClaimError::Stale { .. }) if let Some(quarantine) = Quarantine::find(self.state, device)? => {
                 Err(TakeError::Quarantined {
                     device,
-                    reason: quarantine.reason,
+                    quarantine: Box::new(quarantine),
                 })
             }
             other => Ok(other?),

@@ -1,18 +1,18 @@
 //! The first stage: a function held by this process and off its host driver.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use pellucid_partition::{Bdf, Claim, StateDir};
+use pellucid_partition::{Bdf, StateDir};
 
 use crate::admit::Admitted;
 use crate::claimant::Claimant;
-use crate::driver::{DriverSeat, Way};
+use crate::custody::{Custody, Fellows};
 use crate::error::TakeError;
 use crate::inventory::Function;
 use crate::quarantine::Quarantine;
-use crate::sys::Errand;
 
-/// Held, off its host driver, with the way back on record. Not opened; cannot do DMA for us.
+/// Custody, off its host driver, with the way back on record. Not opened; cannot do DMA for us.
 ///
 /// Dropping it gives the function back to its driver, as [`Claimed::release`] does, and logs what that cannot.
 /// What was only claimed is not open:
@@ -28,10 +28,9 @@ pub struct Claimed {
     function: Function,
     group: u32,
     node: PathBuf,
-    seat: DriverSeat,
-    way: Way,
     /// None once given back, or kept for `heal` by a quarantine.
-    claim: Option<Claim>,
+    held: Option<Custody>,
+    fellows: Arc<Fellows>,
 }
 
 impl Admitted {
@@ -42,23 +41,24 @@ impl Admitted {
 }
 
 impl Claimed {
-    /// Held, with the way back on record; still on its driver.
-    pub(crate) fn held(admitted: Admitted, seat: DriverSeat, way: Way, claim: Claim) -> Claimed {
+    /// Custody, with the way back on record; still on its driver.
+    pub(crate) fn held(admitted: &Admitted, held: Custody, fellows: Arc<Fellows>) -> Claimed {
+        fellows.join();
         Claimed {
             function: admitted.function().clone(),
             group: admitted.group(),
             node: PathBuf::new(),
-            seat,
-            way,
-            claim: Some(claim),
+            held: Some(held),
+            fellows,
         }
     }
 
     /// To vfio-pci. What fails on the way is taken back by dropping it.
     pub(crate) fn leave_driver(&mut self) -> Result<(), TakeError> {
-        self.seat.to_vfio()?;
-        self.node = self.seat.await_node(self.group)?;
-        tracing::info!(device = %self.bdf(), from = ?self.way.original.bound, group = self.group, "claimed");
+        let Some(held) = &self.held else { return Ok(()) };
+        held.seat.to_vfio()?;
+        self.node = held.seat.await_node(self.group)?;
+        tracing::info!(device = %self.bdf(), from = ?held.way.original.bound, group = self.group, "claimed");
         Ok(())
     }
 
@@ -86,42 +86,32 @@ impl Claimed {
         &self.node
     }
 
-    /// Gives the function back to the driver that it had, proves that it is bound, and ends the claim.
+    /// Its directory in sysfs.
+    pub(crate) fn sysfs(&self) -> Option<PathBuf> {
+        self.held.as_ref().map(|held| held.seat.path(""))
+    }
+
+    /// Gives the function back to the driver that it had, proves that it is bound, and ends the claim. One that was claimed with others of
+    /// its IOMMU group goes back when the last of them does.
     pub fn release(mut self) -> Result<(), TakeError> {
-        self.give_back()
+        self.give_back().map(|_| ())
     }
 
     /// Keeps the function away from everybody: it failed its health proof. The record stays, and `heal` tries again.
-    pub(crate) fn quarantine(&mut self, reason: String) -> TakeError {
-        let device = self.bdf();
-        tracing::error!(%device, reason, "quarantined: the function is not given back to the host");
-        self.way.quarantined = Some(Quarantine::now(reason.clone()));
-        if let Some(mut claim) = self.claim.take()
-            && let Err(error) = self.way.record(&mut claim)
-        {
-            return error;
-        }
-        TakeError::Quarantined { device, reason }
+    pub(crate) fn quarantine(&mut self, quarantine: Quarantine) -> Result<bool, TakeError> {
+        self.leave(Some(quarantine))
     }
 
-    pub(crate) fn give_back(&mut self) -> Result<(), TakeError> {
-        let Some(claim) = self.claim.take() else {
-            return Ok(());
-        };
-        if let Some(errand) = self.seat.stuck() {
-            wait_for_the_kernel(errand, claim);
-            return Ok(());
+    /// Says whether it is back, or waits for the others of its group.
+    pub(crate) fn give_back(&mut self) -> Result<bool, TakeError> {
+        self.leave(None)
+    }
+
+    fn leave(&mut self, fault: Option<Quarantine>) -> Result<bool, TakeError> {
+        match self.held.take() {
+            Some(held) => self.fellows.leave(held, fault),
+            None => Ok(true),
         }
-        // On an error the claim is dropped unreleased, so that its record stays for `heal`.
-        let restored = self.seat.restore(&self.way);
-        if let Some(errand) = self.seat.stuck() {
-            wait_for_the_kernel(errand, claim);
-            return restored;
-        }
-        restored?;
-        claim.release()?;
-        tracing::info!(device = %self.bdf(), to = ?self.way.original.bound, "given back");
-        Ok(())
     }
 }
 
@@ -133,24 +123,5 @@ impl Drop for Claimed {
     }
 }
 
-/// Keeps a function held as long as a child hangs in its driver: moving it again would only hang too. Its record stays, so that `heal`
-/// gives it back once the kernel lets go. If this process ends before, the child's copy of the lock holds it.
-fn wait_for_the_kernel(errand: Errand, claim: Claim) {
-    let name = format!("stuck-{}", claim.record().resource.name);
-    let wait = move || {
-        errand.bury();
-        drop(claim);
-    };
-    if let Err(error) = std::thread::Builder::new()
-        .name(name)
-        .stack_size(STACK)
-        .spawn(wait)
-    {
-        tracing::error!(%error, "nobody waits for a driver that hangs; the function can be healed meanwhile");
-    }
-}
-
 /// The kind of resource under which functions are claimed.
 pub const RESOURCE_KIND: &str = "device";
-
-const STACK: usize = 128 << 10;

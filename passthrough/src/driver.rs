@@ -1,5 +1,6 @@
 //! Moving a function between host drivers through sysfs. Every step can be repeated; none waits without a limit.
 
+mod resettable;
 mod settings;
 mod way;
 
@@ -104,18 +105,6 @@ impl DriverSeat {
             }
         }
         way.settings.restore(self)
-    }
-
-    /// Asks the kernel to reset the function that no driver of ours holds, and says whether it then answers as a device.
-    pub(crate) fn reset_and_prove(&self) -> Result<bool, TakeError> {
-        if self.path("reset").exists() {
-            self.write(self.path("reset"), "1")?;
-        }
-        let path = self.path("config");
-        let header = fs::read(&path).map_err(|source| self.sysfs(path, source))?;
-        let ids = fs::read_to_string(self.path("vendor")).unwrap_or_default();
-        let wanted = u16::from_str_radix(ids.trim().trim_start_matches("0x"), 16).unwrap_or(0);
-        Ok(header.len() >= 4 && u16::from_le_bytes([header[0], header[1]]) == wanted)
     }
 
     /// Waits until the node of group `group` is there.

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 
 use pellucid_partition::{Bdf, ClaimError};
 
+use crate::quarantine::Quarantine;
+use crate::reset::ResetReport;
+
 pub use assign::{AssignError, PlacementError};
 pub use refusal::Refusal;
 use refusal::list;
@@ -97,13 +100,14 @@ pub enum TakeError {
     },
     /// It failed its health proof and is kept away from everybody.
     #[error(
-        "device {device}: quarantined: {reason}; `vmm heal` tries its resets again, `vmm heal --lift {device}` gives it back as it is"
+        "device {device}: quarantined: {}; `vmm heal` tries its resets again, `vmm heal --lift {device}` gives it back as it is",
+        quarantine.reason
     )]
     Quarantined {
         /// The function.
         device: Bdf,
-        /// What failed.
-        reason: String,
+        /// What failed, when, and the evidence.
+        quarantine: Box<Quarantine>,
     },
 }
 
@@ -159,36 +163,33 @@ pub enum BindError {
     /// The process that serves it does not.
     #[error(transparent)]
     Served(#[from] VfioUserError),
-    /// It does not answer as itself.
-    #[error(
-        "device {device}: it answers {found:08x} instead of {wanted:08x}; it needs a reset or a power cycle"
-    )]
-    WrongIds {
+    /// It is not well, whatever was tried; one of the host's is quarantined.
+    #[error("device {device}: not fit to be lent: {}; it needs a power cycle, or `vmm heal` later", report.fault().unwrap_or_default())]
+    NotWell {
         /// The function.
         device: Bdf,
-        /// Device and vendor id surveyed.
-        wanted: u32,
-        /// Device and vendor id read.
-        found: u32,
+        /// What was tried and found.
+        report: Box<ResetReport>,
     },
 }
 
 /// Giving back went wrong. What could be given back has been.
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
-    /// A step on the device failed.
-    #[error("device {device}: {act}: {source}; the rest was given back")]
-    Device {
-        /// The function.
-        device: Bdf,
-        /// What was being done.
-        act: &'static str,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// The host driver did not get it back.
+    /// The host driver did not get it back, or must not: it is not well.
     #[error(transparent)]
     Driver(#[from] TakeError),
+}
+
+impl ReleaseError {
+    /// How the function was reset, if it is kept because it is not well.
+    #[must_use]
+    pub fn report(&self) -> Option<&ResetReport> {
+        match self {
+            ReleaseError::Driver(TakeError::Quarantined { quarantine, .. }) => quarantine.report.as_ref(),
+            ReleaseError::Driver(_) => None,
+        }
+    }
 }
 
 fn driver(found: Option<&String>) -> String {

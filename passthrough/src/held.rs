@@ -5,13 +5,17 @@ use std::sync::Arc;
 
 use pellucid_partition::{Bdf, GuestMemory};
 
+use crate::bound::Released;
 use crate::claimed::Claimed;
 use crate::dma::MappedMemory;
 use crate::error::{AssignError, ReleaseError};
 use crate::guest::Guest;
 use crate::inventory::Function;
+use crate::quarantine::Quarantine;
+use crate::reset::{ResetLadder, ResetReport};
 use crate::space::IoSpace;
 use crate::sys::Group;
+use crate::transport::Transport;
 use crate::vfio_user::Serving;
 
 /// Where an opened function comes from. A later way (iommufd with a character device) is a further variant.
@@ -25,7 +29,7 @@ pub(crate) enum Held {
 /// A function of the host.
 pub(crate) struct HostHold {
     // Teardown order: the group, then its driver's claim.
-    pub(crate) group: Option<Group>,
+    pub(crate) group: Option<Arc<Group>>,
     pub(crate) claimed: Claimed,
     pub(crate) space: Arc<IoSpace>,
 }
@@ -70,27 +74,64 @@ impl Held {
         })
     }
 
-    /// Gives the stopped function back, or keeps it away from everybody if it is not well.
-    pub(crate) fn finish(self, health: Result<(), String>) -> Result<(), ReleaseError> {
+    /// Notes whether the function is in no guest: a hot reset may reset it then.
+    pub(crate) fn rests(&self, rests: bool) {
+        if let Held::Host(host) = self {
+            host.space.groups().rests(host.claimed.bdf(), rests);
+        }
+    }
+
+    /// Resets and proves it.
+    pub(crate) fn climb(&self, transport: &Arc<dyn Transport>) -> ResetReport {
         match self {
+            Held::Host(host) => {
+                let resting = host.space.groups().resting();
+                let mut ladder = ResetLadder::of(host.claimed.function()).together_with(resting);
+                if let Some(sysfs) = host.claimed.sysfs() {
+                    ladder = ladder.seen_at(&sysfs);
+                }
+                ladder.climb(transport)
+            }
+            Held::Served(serving) => {
+                // No host has placed its BARs.
+                let function = Function {
+                    bars: Vec::new(),
+                    ..serving.function().clone()
+                };
+                ResetLadder::of(&function).climb(transport)
+            }
+        }
+    }
+
+    /// Gives the closed function back, or keeps it away from everybody if it is not well.
+    pub(crate) fn finish(self, report: ResetReport) -> Result<Released, ReleaseError> {
+        let is_back = match self {
             Held::Host(mut host) => {
                 if let Some(group) = host.group.take() {
-                    host.space.untell_kvm(group.as_fd().as_raw_fd());
+                    host.space.leave(host.claimed.bdf(), group);
                 }
-                match health {
-                    Ok(()) => Ok(host.claimed.give_back()?),
-                    Err(reason) => Err(host.claimed.quarantine(reason).into()),
+                match report.fault() {
+                    None => host.claimed.give_back()?,
+                    Some(fault) => {
+                        let quarantine = Quarantine::now(fault, Some(report.clone()));
+                        host.claimed.quarantine(quarantine)?
+                    }
                 }
             }
             Held::Served(mut serving) => {
                 // The process keeps its device; ending the connection is all that there is to give back.
-                if let Err(reason) = health {
+                if let Some(reason) = report.fault() {
                     let socket = serving.socket().display();
                     tracing::warn!(%socket, reason, "the served device did not end well; its server keeps it");
                 }
-                Ok(serving.give_back()?)
+                serving.give_back()?;
+                true
             }
-        }
+        };
+        Ok(Released {
+            reset: report,
+            is_back,
+        })
     }
 
     /// Its address: on the host, or for a served function in the guest.

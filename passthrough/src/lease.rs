@@ -2,21 +2,24 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-use pellucid_partition::Mapping;
+use pellucid_partition::{Bdf, Mapping};
 
 use crate::transport::{IrqInfo, IrqKind, RegionIndex, RegionInfo, Transport};
 
 /// A shared device with an end.
 pub(crate) struct Lease {
     device: RwLock<Option<Box<dyn Transport>>>,
+    abandoned: AtomicBool,
 }
 
 impl Lease {
     pub(crate) fn new(device: Box<dyn Transport>) -> Lease {
         Lease {
             device: RwLock::new(Some(device)),
+            abandoned: AtomicBool::new(false),
         }
     }
 
@@ -25,7 +28,18 @@ impl Lease {
         self.device.write().unwrap_or_else(PoisonError::into_inner).take();
     }
 
+    /// Closes the device as far as that can be had while an access does not come back: nobody begins another one.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+        if let Ok(mut device) = self.device.try_write() {
+            device.take();
+        }
+    }
+
     fn with<T>(&self, act: impl FnOnce(&dyn Transport) -> io::Result<T>) -> io::Result<T> {
+        if self.abandoned.load(Ordering::Acquire) {
+            return Err(io::Error::from_raw_os_error(libc::ENODEV));
+        }
         match self
             .device
             .read()
@@ -61,6 +75,14 @@ impl Transport for Lease {
 
     fn reset(&self) -> io::Result<()> {
         self.with(|device| device.reset())
+    }
+
+    fn reset_scope(&self) -> io::Result<Vec<Bdf>> {
+        self.with(|device| device.reset_scope())
+    }
+
+    fn hot_reset(&self) -> io::Result<()> {
+        self.with(|device| device.hot_reset())
     }
 
     fn irq(&self, kind: IrqKind) -> IrqInfo {

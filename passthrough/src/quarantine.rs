@@ -9,22 +9,27 @@ use serde::{Deserialize, Serialize};
 use crate::claimed::RESOURCE_KIND;
 use crate::driver::Way;
 use crate::heal::PciHealer;
+use crate::reset::ResetReport;
 
 /// Why a function is kept away from its driver and from every guest. It stands in the function's undo record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Quarantine {
     /// What failed.
     pub reason: String,
     /// When, in seconds since 1970.
     pub since: u64,
+    /// What was tried, and what was found.
+    #[serde(default)]
+    pub report: Option<ResetReport>,
 }
 
 impl Quarantine {
-    pub(crate) fn now(reason: String) -> Quarantine {
+    pub(crate) fn now(reason: String, report: Option<ResetReport>) -> Quarantine {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         Quarantine {
             reason,
             since: since.map_or(0, |since| since.as_secs()),
+            report,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -14,6 +15,7 @@ use pellucid_partition::Bdf;
 
 use crate::dma::MappedMemory;
 use crate::error::BindError;
+use crate::groups::Groups;
 use crate::guest::Guest;
 use crate::peers::Peers;
 use crate::sys::{Container, Group, VfioDevice};
@@ -24,6 +26,7 @@ pub struct IoSpace {
     pub(crate) container: Arc<Container>,
     pub(crate) mapped: Mutex<Weak<MappedMemory>>,
     kvm: Mutex<Option<DeviceFd>>,
+    groups: Arc<Groups>,
     peers: Arc<Peers>,
 }
 
@@ -45,6 +48,7 @@ impl IoSpace {
             container,
             mapped: Mutex::default(),
             kvm: Mutex::default(),
+            groups: Arc::default(),
         }))
     }
 
@@ -65,23 +69,40 @@ impl IoSpace {
         device: Bdf,
         group: u32,
         node: &Path,
-    ) -> Result<(Group, VfioDevice), BindError> {
+    ) -> Result<(Arc<Group>, VfioDevice), BindError> {
         let failed = |source| BindError::Group {
             device,
             node: PathBuf::from(node),
             source,
         };
-        let opened = Group::open(node, &self.container).map_err(failed)?;
-        let opened = opened.ok_or(BindError::NotViable { device, group })?;
+        let opened = self.groups.join(group, || {
+            let opened = Group::open(node, &self.container).map_err(failed)?;
+            opened.ok_or(BindError::NotViable { device, group })
+        })?;
         match self.container.choose_iommu() {
             // The second group of a container finds the choice made.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.container.limits().is_ok() => {}
             other => other.map_err(|source| BindError::Iommu { device, source })?,
         }
-        let vfio = opened
-            .device(&device.to_string())
-            .map_err(|source| BindError::Open { device, source })?;
-        Ok((opened, vfio))
+        match opened.device(&device.to_string(), &self.groups) {
+            Ok(vfio) => Ok((opened, vfio)),
+            Err(source) => {
+                self.leave(device, opened);
+                Err(BindError::Open { device, source })
+            }
+        }
+    }
+
+    /// Ends a function's part in its group, which the last of them closes.
+    pub(crate) fn leave(&self, device: Bdf, group: Arc<Group>) {
+        self.groups.rests(device, false);
+        self.groups
+            .leave(group, |group| self.untell_kvm(group.as_fd().as_raw_fd()));
+    }
+
+    /// The groups that are open in it.
+    pub(crate) fn groups(&self) -> &Groups {
+        &self.groups
     }
 
     /// Tells KVM of a group, so that it knows of DMA that is not cache coherent (Documentation/virt/kvm/devices/vfio.rst).
@@ -107,7 +128,7 @@ impl IoSpace {
     }
 
     /// Lets KVM forget a group; while it knows it, the group stays open.
-    pub(crate) fn untell_kvm(&self, group: i32) {
+    fn untell_kvm(&self, group: i32) {
         let kvm = self.kvm.lock().unwrap_or_else(PoisonError::into_inner);
         match kvm
             .as_ref()

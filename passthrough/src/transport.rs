@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use pellucid_partition::Mapping;
+use pellucid_partition::{Bdf, Mapping};
 
 /// A PCI function behind some means of reaching it.
 pub trait Transport: Send + Sync {
@@ -21,6 +21,14 @@ pub trait Transport: Send + Sync {
     fn resettable(&self) -> bool;
     /// Resets the function.
     fn reset(&self) -> io::Result<()>;
+    /// All functions that a reset of everything behind this one's bridge would reset, itself among them.
+    fn reset_scope(&self) -> io::Result<Vec<Bdf>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Resets all of them. Whoever asks for it holds each of them, at rest.
+    fn hot_reset(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// How many interrupts of a kind there are.
     fn irq(&self, kind: IrqKind) -> IrqInfo;
     /// Has the interrupts `start..` signal these eventfds (None: none), enabling the kind if it is not yet.

@@ -228,29 +228,6 @@ fn virtual_functions_that_went_with_the_driver_are_made_again() {
 }
 
 #[test]
-fn a_quarantined_function_is_refused_with_its_reason_and_the_remedies() {
-    let host = Host::with(&[PORT, NVME]);
-    let state = state(&host);
-    let resource = pellucid_partition::Resource::new(pellucid_passthrough::RESOURCE_KIND, NVME.bdf);
-    let mut claim = state.claim(resource, "db1").unwrap();
-    let record = serde_json::json!({ "original": { "bound": "nvme", "only": null },
-        "quarantined": { "reason": "it answers ffffffff", "since": 1_700_000_000 } });
-    claim.record_undo(PciHealer::KIND, &record).unwrap();
-    drop(claim);
-    let claimant = Claimant::new(&state, "db2").at(host.root());
-    let refusal = claimant.claim(admit(&host, &NVME)).unwrap_err().to_string();
-    for word in [
-        NVME.bdf,
-        "it answers ffffffff",
-        "`vmm heal`",
-        "--lift 0000:01:00.0",
-    ] {
-        assert!(refusal.contains(word), "{word}: {refusal}");
-    }
-    assert_eq!(state.records().unwrap().len(), 1, "it persists");
-}
-
-#[test]
 fn a_healer_waits_no_longer_for_a_driver_than_a_claim_does() {
     let host = Host::with(&[
         PORT,

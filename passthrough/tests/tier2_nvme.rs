@@ -183,7 +183,7 @@ fn every_kind_of_device_is_assigned_beside_others_and_comes_back() {
     );
     assigned
         .into_iter()
-        .for_each(|assigned| assigned.release().unwrap());
+        .for_each(|assigned| drop(assigned.release().unwrap()));
     for (device, driver) in devices {
         assert_eq!(driver_of(device).as_deref(), driver);
     }

@@ -4,10 +4,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
-use pellucid_partition::Mapping;
+use pellucid_partition::{Bdf, Mapping};
 
-use super::{Message, Plain, Request, exchange, exchange_growing, plain};
+use super::{Message, Plain, Request, exchange, exchange_growing, hot_reset, plain};
+use crate::groups::Groups;
 use crate::transport::{IrqInfo, IrqKind, RegionIndex, RegionInfo, Transport};
 
 /// A device opened from a VFIO group.
@@ -17,11 +19,12 @@ pub(crate) struct VfioDevice {
     resettable: bool,
     regions: Vec<(RegionInfo, u64)>,
     irqs: Vec<IrqInfo>,
+    groups: Arc<Groups>,
 }
 
 impl VfioDevice {
     /// Asks the device once what it has: regions, mappable ranges, interrupts.
-    pub(super) fn from_fd(fd: OwnedFd) -> io::Result<VfioDevice> {
+    pub(super) fn from_fd(fd: OwnedFd, groups: &Arc<Groups>) -> io::Result<VfioDevice> {
         let file = File::from(fd);
         let mut info = Message::new(24);
         exchange(file.as_fd(), Request::DeviceInfo, &mut info)?;
@@ -40,6 +43,7 @@ impl VfioDevice {
             resettable: flags & CAN_RESET != 0,
             regions,
             irqs,
+            groups: Arc::clone(groups),
         })
     }
 
@@ -109,6 +113,20 @@ impl Transport for VfioDevice {
 
     fn reset(&self) -> io::Result<()> {
         plain(self.file.as_fd(), Plain::Reset, 0).map(|_| ())
+    }
+
+    fn reset_scope(&self) -> io::Result<Vec<Bdf>> {
+        let affected = hot_reset::scope(self.file.as_fd())?;
+        Ok(affected.into_iter().map(|(device, _)| device).collect())
+    }
+
+    fn hot_reset(&self) -> io::Result<()> {
+        let affected = hot_reset::scope(self.file.as_fd())?;
+        let ids = affected.into_iter().map(|(_, group)| group).collect();
+        // The kernel wants to see every group that the reset reaches.
+        let groups = self.groups.of(&ids).ok_or(io::ErrorKind::PermissionDenied)?;
+        let files: Vec<_> = groups.iter().map(|group| group.as_fd()).collect();
+        hot_reset::reset(self.file.as_fd(), &files)
     }
 
     fn irq(&self, kind: IrqKind) -> IrqInfo {

@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::groups::Groups;
+
 use super::{Container, Message, Plain, Request, VfioDevice, device_fd, exchange, join_container, plain};
 
 /// A group that is in a container. Dropping it takes it out again.
@@ -33,9 +35,9 @@ impl Group {
     }
 
     /// Opens a device of the group by its PCI name.
-    pub(crate) fn device(&self, name: &str) -> io::Result<VfioDevice> {
+    pub(crate) fn device(&self, name: &str, groups: &Arc<Groups>) -> io::Result<VfioDevice> {
         let name = CString::new(name).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
-        VfioDevice::from_fd(device_fd(self.file.as_fd(), &name)?)
+        VfioDevice::from_fd(device_fd(self.file.as_fd(), &name)?, groups)
     }
 }
 

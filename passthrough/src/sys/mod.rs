@@ -5,6 +5,7 @@ mod child;
 mod container;
 mod device;
 mod group;
+mod hot_reset;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -18,15 +19,30 @@ pub(crate) use group::Group;
 
 /// Requests whose argument is a structure that starts with `argsz`, and which give the kernel no address of ours.
 #[derive(Debug, Clone, Copy)]
-#[repr(u64)]
 pub(crate) enum Request {
-    GroupStatus = 0x3b67,
-    DeviceInfo = 0x3b6b,
-    RegionInfo = 0x3b6c,
-    IrqInfo = 0x3b6d,
-    SetIrqs = 0x3b6e,
-    IommuInfo = 0x3b70,
-    UnmapDma = 0x3b72,
+    GroupStatus,
+    DeviceInfo,
+    RegionInfo,
+    IrqInfo,
+    SetIrqs,
+    IommuInfo,
+    UnmapDma,
+    HotResetInfo,
+}
+
+impl Request {
+    /// Numbers mean something else on a container, a group and a device.
+    fn number(self) -> libc::c_ulong {
+        match self {
+            Request::GroupStatus => 0x3b67,
+            Request::DeviceInfo => 0x3b6b,
+            Request::RegionInfo => 0x3b6c,
+            Request::IrqInfo => 0x3b6d,
+            Request::SetIrqs => 0x3b6e,
+            Request::IommuInfo | Request::HotResetInfo => 0x3b70,
+            Request::UnmapDma => 0x3b72,
+        }
+    }
 }
 
 /// Requests whose argument is a number, or nothing.
@@ -106,13 +122,7 @@ pub(crate) fn exchange(fd: BorrowedFd<'_>, request: Request, message: &mut Messa
     );
     // SAFETY: each of these requests copies at most `argsz` bytes, the message's first word, from and to the
     // buffer, which is that long (asserted above); none of them keeps an address of this process.
-    let result = unsafe {
-        libc::ioctl(
-            fd.as_raw_fd(),
-            request as libc::c_ulong,
-            message.words.as_mut_ptr(),
-        )
-    };
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), request.number(), message.words.as_mut_ptr()) };
     answer(result)
 }
 
