@@ -6,7 +6,7 @@ use std::path::Path;
 use pellucid::partition::{
     Bdf, CgroupHealer, ClaimRecord, CpuMode, HealOutcome, Holding, Owner, Resource, Standing, StateDir,
 };
-use pellucid::passthrough::{PciHealer, Quarantine};
+use pellucid::passthrough::{PciHealer, Quarantine, SriovHealer};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::arguments::Format;
@@ -155,7 +155,8 @@ pub(crate) fn heal(dry_run: bool, lift: &[Bdf]) -> Outcome {
         }
         devices = devices.lifting(*device);
     }
-    let entries = state.heal(&[&devices, &groups], dry_run)?;
+    let functions = SriovHealer::of(&state);
+    let entries = state.heal(&[&devices, &groups, &functions], dry_run)?;
     if entries.is_empty() {
         println!("nothing to restore: no logical server has left anything");
     }

@@ -60,6 +60,16 @@ impl StateDir {
         Ok(report)
     }
 
+    /// Restores what a dead owner left of one resource; `None` if nothing is on record.
+    pub fn heal_only(
+        &self,
+        resource: &Resource,
+        healers: &[&dyn Healer],
+    ) -> Result<Option<HealEntry>, ClaimError> {
+        let healed = self.heal_one(resource, healers)?;
+        Ok(healed.map(|(record, outcome)| HealEntry { record, outcome }))
+    }
+
     /// What healing one resource would do, judged without touching its lock.
     fn look_at(&self, resource: &Resource) -> Result<Option<Healed>, ClaimError> {
         let Some((record, held)) = self.look(resource)? else {

@@ -47,7 +47,7 @@ pub struct Released {
 impl Claimed {
     /// Opens the function in `space`, resets it, and proves that it is well, with DMA off.
     pub fn bind(self, space: &Arc<IoSpace>) -> Result<Bound, BindError> {
-        let (group, vfio) = space.admit(self.bdf(), self.group(), self.node())?;
+        let (group, vfio) = space.admit(&self)?;
         let held = HostHold {
             group: Some(group),
             claimed: self,

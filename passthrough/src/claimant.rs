@@ -51,6 +51,22 @@ impl<'s> Claimant<'s> {
         Claimant { patience, ..self }
     }
 
+    pub(crate) fn state(&self) -> &StateDir {
+        self.state
+    }
+
+    pub(crate) fn partition(&self) -> &str {
+        self.partition
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// Takes one function off its driver. The undo record is on disk before the first change.
     pub fn claim(&self, admitted: Admitted) -> Result<Claimed, TakeError> {
         let mut claimed = Claimed::held(&admitted, self.hold(&admitted)?, Arc::default());
@@ -84,6 +100,7 @@ impl<'s> Claimant<'s> {
         let way = Way {
             original: seat.state()?,
             settings: Settings::of(&seat),
+            vf: None,
             quarantined: None,
         };
         way.record(&mut claim)?;

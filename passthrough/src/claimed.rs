@@ -8,11 +8,12 @@ use pellucid_partition::{Bdf, StateDir};
 use crate::admit::Admitted;
 use crate::claimant::Claimant;
 use crate::custody::{Custody, Fellows};
-use crate::error::TakeError;
+use crate::error::{SriovError, TakeError};
 use crate::inventory::Function;
 use crate::quarantine::Quarantine;
+use crate::vf::{VfSettings, VfToken};
 
-/// Custody, off its host driver, with the way back on record. Not opened; cannot do DMA for us.
+/// Held, off its host driver, with the way back on record. Not opened; cannot do DMA for us.
 ///
 /// Dropping it gives the function back to its driver, as [`Claimed::release`] does, and logs what that cannot.
 /// What was only claimed is not open:
@@ -31,6 +32,7 @@ pub struct Claimed {
     /// None once given back, or kept for `heal` by a quarantine.
     held: Option<Custody>,
     fellows: Arc<Fellows>,
+    token: Option<VfToken>,
 }
 
 impl Admitted {
@@ -41,7 +43,7 @@ impl Admitted {
 }
 
 impl Claimed {
-    /// Custody, with the way back on record; still on its driver.
+    /// Held, with the way back on record; still on its driver.
     pub(crate) fn held(admitted: &Admitted, held: Custody, fellows: Arc<Fellows>) -> Claimed {
         fellows.join();
         Claimed {
@@ -50,6 +52,7 @@ impl Claimed {
             node: PathBuf::new(),
             held: Some(held),
             fellows,
+            token: None,
         }
     }
 
@@ -60,6 +63,33 @@ impl Claimed {
         self.node = held.seat.await_node(self.group)?;
         tracing::info!(device = %self.bdf(), from = ?held.way.original.bound, group = self.group, "claimed");
         Ok(())
+    }
+
+    /// Has the physical function's driver give this virtual function an address or a VLAN, which a guest cannot change. What it had is put
+    /// back with its driver.
+    pub fn configure(&mut self, settings: &VfSettings) -> Result<(), SriovError> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        if held.way.vf.is_none() {
+            held.way.vf = Some(held.seat.vf_link()?);
+            held.way.record(&mut held.claim)?;
+        }
+        held.seat.tell_vf_link(settings)
+    }
+
+    /// Shows `token` when the function is opened. Where vfio-pci drives a physical function, whoever opens that with a token sets it, and
+    /// whoever opens one of its virtual functions must show the same.
+    pub fn with_token(mut self, token: VfToken) -> Claimed {
+        self.token = Some(token);
+        self
+    }
+
+    /// By what VFIO knows the function.
+    pub(crate) fn vfio_name(&self) -> String {
+        let device = self.bdf();
+        match self.token {
+            Some(token) => format!("{device} vf_token={token}"),
+            None => device.to_string(),
+        }
     }
 
     /// The function as it was surveyed.

@@ -2,6 +2,7 @@
 
 mod resettable;
 mod settings;
+mod vf_link;
 mod way;
 
 use std::fs;
@@ -19,6 +20,7 @@ use crate::inventory::DriverState;
 use crate::sys::Errand;
 
 pub(crate) use settings::Settings;
+pub(crate) use vf_link::VfBefore;
 pub(crate) use way::Way;
 
 /// A function's directory in sysfs.
@@ -94,15 +96,26 @@ impl DriverSeat {
                 self.write(self.path("driver_override"), only)
             })?;
         }
+        // Only while nothing drives it, or what drives it would not know.
+        let put_back = || {
+            if let Some(before) = &way.vf
+                && let Err(error) = self.restore_vf_link(before)
+            {
+                tracing::warn!(device = %self.device, %error, "a virtual function keeps the address or VLAN that it had in the guest");
+            }
+        };
         if now.bound != way.original.bound {
             if now.bound.as_deref().is_some_and(|bound| bound != VFIO) {
                 tracing::warn!(device = %self.device, driver = ?now.bound, "another driver took the function; left to it");
                 return Ok(());
             }
             self.unbind()?;
+            put_back();
             if let Some(driver) = &way.original.bound {
                 self.bind(driver)?;
             }
+        } else {
+            put_back();
         }
         way.settings.restore(self)
     }

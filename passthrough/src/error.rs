@@ -2,6 +2,7 @@
 
 mod assign;
 mod refusal;
+mod sriov;
 mod vfio_user;
 
 use std::io;
@@ -15,6 +16,7 @@ use crate::reset::ResetReport;
 pub use assign::{AssignError, PlacementError};
 pub use refusal::Refusal;
 use refusal::list;
+pub use sriov::SriovError;
 pub use vfio_user::VfioUserError;
 
 /// The host could not be read.
@@ -153,7 +155,10 @@ pub enum BindError {
         source: io::Error,
     },
     /// The device does not open.
-    #[error("device {device}: cannot be opened through VFIO: {source}; the kernel log says why")]
+    #[error(
+        "device {device}: cannot be opened through VFIO: {source}; {}",
+        open_remedy(source)
+    )]
     Open {
         /// The function.
         device: Bdf,
@@ -194,6 +199,15 @@ impl ReleaseError {
 
 fn driver(found: Option<&String>) -> String {
     found.map_or_else(|| "no driver".to_owned(), |name| format!("driver {name}"))
+}
+
+fn open_remedy(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EACCES) => {
+            "it shares a card with functions on vfio-pci: show their VF token (Claimed::with_token)"
+        }
+        _ => "the kernel log says why",
+    }
 }
 
 fn group_remedy(source: &io::Error) -> &'static str {

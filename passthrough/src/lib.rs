@@ -21,6 +21,7 @@ mod held;
 mod inventory;
 mod lease;
 mod line;
+mod link;
 mod messages;
 mod msix;
 mod peers;
@@ -28,6 +29,7 @@ mod placement;
 mod quarantine;
 mod reset;
 mod space;
+mod sriov;
 #[allow(
     unsafe_code,
     reason = "VFIO is ioctls, which have no safe interface; sys/ gives them one"
@@ -35,6 +37,7 @@ mod space;
 mod sys;
 mod transport;
 mod vectors;
+mod vf;
 mod vfio_user;
 mod windows;
 mod wiring;
@@ -49,7 +52,8 @@ pub use claimed::{Claimed, RESOURCE_KIND};
 pub use config::{ConfigOrigin, ConfigTable, Register, SIZE as CONFIG_SIZE, Source, Written};
 pub use endpoint::Endpoint;
 pub use error::{
-    AssignError, BindError, PlacementError, Refusal, ReleaseError, SurveyError, TakeError, VfioUserError,
+    AssignError, BindError, PlacementError, Refusal, ReleaseError, SriovError, SurveyError, TakeError,
+    VfioUserError,
 };
 pub use events::{DeviceEvent, EventSink};
 pub use guest::{Guest, View};
@@ -64,5 +68,7 @@ pub use placement::{Placement, PlacementWindows, PortWindows};
 pub use quarantine::Quarantine;
 pub use reset::{Check, Finding, ResetAct, ResetLadder, ResetOutcome, ResetReport, ResetStep};
 pub use space::IoSpace;
+pub use sriov::{SRIOV_KIND, SriovHealer, VirtualFunctions};
 pub use transport::{IrqInfo, IrqKind, RegionIndex, RegionInfo, Transport};
+pub use vf::{MacAddress, VfError, VfSettings, VfToken, Vlan};
 pub use vfio_user::Served;

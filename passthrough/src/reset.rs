@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pellucid_partition::Bdf;
+use pellucid_partition::{Bdf, step};
 
 use crate::inventory::Function;
 use crate::transport::{IrqKind, Transport};
@@ -185,7 +185,8 @@ impl Climb<'_> {
     fn act(&mut self, act: ResetAct, how: fn(&dyn Transport) -> Result<(), String>) -> Option<bool> {
         let transport = Arc::clone(self.transport);
         let begun = Instant::now();
-        let ended = bounded(self.ladder.limit, move || how(transport.as_ref()));
+        let name = if act == ResetAct::Quiesce { "stop" } else { "reset" };
+        let ended = bounded(self.ladder.limit, move || step(name, || how(transport.as_ref())));
         let (outcome, goes_on) = match ended {
             Outcome::Ended(Ok(())) => (ResetOutcome::Done, Some(true)),
             // What cannot be stopped may be after a reset.

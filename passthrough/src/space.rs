@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use kvm_bindings::{
@@ -13,6 +13,7 @@ use kvm_bindings::{
 use kvm_ioctls::DeviceFd;
 use pellucid_partition::Bdf;
 
+use crate::claimed::Claimed;
 use crate::dma::MappedMemory;
 use crate::error::BindError;
 use crate::groups::Groups;
@@ -63,16 +64,12 @@ impl IoSpace {
         &self.peers
     }
 
-    /// Takes a group in and opens `device` of it.
-    pub(crate) fn admit(
-        &self,
-        device: Bdf,
-        group: u32,
-        node: &Path,
-    ) -> Result<(Arc<Group>, VfioDevice), BindError> {
+    /// Takes the group of a claimed function in and opens the function.
+    pub(crate) fn admit(&self, claimed: &Claimed) -> Result<(Arc<Group>, VfioDevice), BindError> {
+        let (device, group, node) = (claimed.bdf(), claimed.group(), claimed.node());
         let failed = |source| BindError::Group {
             device,
-            node: PathBuf::from(node),
+            node: node.to_owned(),
             source,
         };
         let opened = self.groups.join(group, || {
@@ -84,7 +81,7 @@ impl IoSpace {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.container.limits().is_ok() => {}
             other => other.map_err(|source| BindError::Iommu { device, source })?,
         }
-        match opened.device(&device.to_string(), &self.groups) {
+        match opened.device(&claimed.vfio_name(), &self.groups) {
             Ok(vfio) => Ok((opened, vfio)),
             Err(source) => {
                 self.leave(device, opened);

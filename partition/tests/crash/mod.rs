@@ -23,11 +23,14 @@ use tracing::{Event, Metadata, Subscriber};
 /// Where the child finds what it works on.
 pub(crate) const SCENE: &str = "PELLUCID_TEST_SCENE";
 const KILL_AT: &str = "PELLUCID_TEST_KILL_AT";
+const ONLY: &str = "PELLUCID_TEST_KILL_ONLY";
 
 /// Counts the events of steps, notes their names, and at one of them ends the process as nothing else does.
 struct Executioner {
     seen: AtomicU64,
     kill_at: u64,
+    /// The steps that count; empty: all.
+    only: Vec<String>,
     names: Mutex<std::fs::File>,
 }
 
@@ -54,6 +57,9 @@ impl Subscriber for Executioner {
         }
         let mut name = Name(String::new());
         event.record(&mut name);
+        if !self.only.is_empty() && !self.only.contains(&name.0) {
+            return;
+        }
         let mut names = self.names.lock().unwrap();
         names.write_all(format!("{}\n", name.0).as_bytes()).unwrap();
         if self.seen.fetch_add(1, Ordering::SeqCst) == self.kill_at {
@@ -73,6 +79,9 @@ pub(crate) fn scene() -> PathBuf {
         let executioner = Executioner {
             seen: AtomicU64::new(0),
             kill_at: kill_at.parse().unwrap(),
+            only: std::env::var(ONLY)
+                .map(|only| only.split(',').map(str::to_owned).collect())
+                .unwrap_or_default(),
             names: Mutex::new(std::fs::File::create(scene.join("steps")).unwrap()),
         };
         tracing::subscriber::set_global_default(executioner).unwrap();
@@ -93,12 +102,23 @@ pub(crate) fn child(name: &str, scene: &Path) -> Command {
 
 /// Runs `name` once for each event of its steps, killed there; `check` is told the event's number, and finds everything as it was.
 /// Returns the steps in the order in which they came, each twice.
-pub(crate) fn kill_at_every_step(name: &str, scene: &Path, mut check: impl FnMut(u64)) -> Vec<String> {
+pub(crate) fn kill_at_every_step(name: &str, scene: &Path, check: impl FnMut(u64)) -> Vec<String> {
+    kill_at_every_step_of(&[], name, scene, check)
+}
+
+/// The same, where only steps of these names count.
+pub(crate) fn kill_at_every_step_of(
+    only: &[&str],
+    name: &str,
+    scene: &Path,
+    mut check: impl FnMut(u64),
+) -> Vec<String> {
     for kill_at in 0.. {
-        let status = child(name, scene)
-            .env(KILL_AT, kill_at.to_string())
-            .status()
-            .unwrap();
+        let mut child = child(name, scene);
+        if !only.is_empty() {
+            child.env(ONLY, only.join(","));
+        }
+        let status = child.env(KILL_AT, kill_at.to_string()).status().unwrap();
         // Before the check, which may run such a child itself.
         let steps = std::fs::read_to_string(scene.join("steps")).unwrap();
         check(kill_at);

@@ -3,7 +3,7 @@
 use pellucid_partition::Claim;
 use serde::{Deserialize, Serialize};
 
-use super::Settings;
+use super::{Settings, VfBefore};
 use crate::error::TakeError;
 use crate::heal::PciHealer;
 use crate::inventory::DriverState;
@@ -17,6 +17,9 @@ pub(crate) struct Way {
     /// What else a change of drivers loses.
     #[serde(default)]
     pub(crate) settings: Settings,
+    /// What its physical function had for it, if that was changed.
+    #[serde(default)]
+    pub(crate) vf: Option<VfBefore>,
     /// Why it is kept away from its driver, if it failed its health proof.
     pub(crate) quarantined: Option<Quarantine>,
 }
