@@ -7,8 +7,8 @@ use pellucid_chipset::{Board, Placed, PortAt, RootPort, Windows};
 use pellucid_image::{RootPort as DescribedPort, intx_gsi};
 use pellucid_partition::{Bdf, Layout, Populated, StateDir};
 use pellucid_passthrough::{
-    Assigned, Bar, BarShape, Bound, DeviceEvent, Function, Guest, IoSpace, IrqKind, Placement,
-    PlacementWindows, PortWindows, RegionIndex, ReleaseError, Served, View,
+    Admitted, Assigned, Bar, BarShape, Bound, Claimant, DeviceEvent, Function, Guest, IoSpace, IrqKind,
+    Placement, PlacementWindows, PortWindows, RegionIndex, ReleaseError, Served, View,
 };
 
 use crate::error::LendError;
@@ -47,19 +47,21 @@ impl Taken {
         partition: &str,
     ) -> Result<Self, LendError> {
         let mut functions = Vec::new();
+        let admitted: Vec<Admitted> = offers.iter().filter_map(Offer::admitted).cloned().collect();
+        let mut claimed = Claimant::new(state, partition).claim_all(admitted)?.into_iter();
         let mut space = None;
         for (offer, at) in offers.into_iter().zip(places) {
             let bound = match &offer.spec().from {
                 DeviceSource::Served(socket) => Served::claim(socket, *at, state, partition)?.bind()?,
                 DeviceSource::Host(_) => {
-                    let Some(admitted) = offer.into_admitted() else {
+                    let Some(claimed) = claimed.next() else {
                         unreachable!("a function of the host is offered as it was admitted")
                     };
                     let space = match &space {
                         Some(space) => space,
                         None => space.insert(IoSpace::open()?),
                     };
-                    admitted.claim(state, partition)?.bind(space)?
+                    claimed.bind(space)?
                 }
             };
             functions.push((*at, bound));

@@ -38,11 +38,6 @@ impl Offer {
     pub fn admitted(&self) -> Option<&Admitted> {
         self.admitted.as_ref()
     }
-
-    /// The function of the host, to be taken; `None` if another process serves it.
-    pub(crate) fn into_admitted(self) -> Option<Admitted> {
-        self.admitted
-    }
 }
 
 /// What a device is claimed as.

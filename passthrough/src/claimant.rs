@@ -89,7 +89,7 @@ impl<'s> Claimant<'s> {
         Ok(claimed)
     }
 
-    /// Custody, the way back on record, not moved.
+    /// Held, the way back on record, not moved.
     fn hold(&self, admitted: &Admitted) -> Result<Custody, TakeError> {
         let device = admitted.function().bdf;
         let mut claim = self.resource(device)?;

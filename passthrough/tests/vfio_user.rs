@@ -121,7 +121,7 @@ fn a_device_that_becomes_another_one_is_not_bound() {
     let (served, device) = honest();
     device.lock().unwrap().config[2] = 0;
     let refused = served.bind().err().unwrap();
-    assert!(matches!(refused, BindError::WrongIds { .. }), "{refused}");
+    assert!(matches!(refused, BindError::NotWell { .. }), "{refused}");
 }
 
 #[test]
