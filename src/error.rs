@@ -81,13 +81,15 @@ pub enum TopologyError {
         /// Where the device comes from.
         device: String,
     },
-    /// A device that is not first on its slot.
+    /// A device number that cannot be behind a port.
     #[error(
-        "device {device}: an operating system only looks for it if function 0 of its device is there too; lend that one too or place it with at=BDF at a function 0"
+        "device {device}: behind a port an operating system only looks for device 0; place it with at=BDF, free there: {free}"
     )]
-    Function {
+    Device {
         /// The address wanted.
         device: Bdf,
+        /// Addresses on its bus that are free.
+        free: String,
     },
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use pellucid_chipset::{Board, Placed, PortAt, RootPort, Windows};
+use pellucid_chipset::{Board, Placed, Placeholder, PortAt, PortIdentity, RootPort, Windows};
 use pellucid_image::{RootPort as DescribedPort, intx_gsi};
 use pellucid_partition::{Bdf, Layout, Populated, StateDir};
 use pellucid_passthrough::{
@@ -92,6 +92,13 @@ impl Taken {
     ) -> Result<Lent, LendError> {
         let guest = Guest::of(populated);
         let mut lent = Lent::default();
+        for at in tree.topology.stand_ins() {
+            let placed = board
+                .pci()
+                .place(at, Arc::new(Placeholder::new(STAND_IN, HOST_BRIDGE_CLASS)));
+            lent.placed
+                .push(placed.map_err(|source| LendError::Place { device: at, source })?);
+        }
         for (at, bound) in self.functions {
             let view = tree.view(at, &bound, populated, events)?;
             let assigned = bound.assign(&guest, view)?;
@@ -138,21 +145,17 @@ impl Tree {
         Layout::ECAM.start..Layout::ECAM.start + ((u64::from(last) + 1) << 20)
     }
 
-    /// What a port forwards: its own windows, and those of all ports behind it.
+    /// What a port forwards: what is behind it.
     fn windows_of(&self, port: Bdf) -> Windows {
-        let mut all = PortWindows::default();
-        for (bdf, windows) in self.placement.ports() {
-            if *bdf == port || self.topology.leads_to(port, *bdf) {
-                widen(&mut all.memory, &windows.memory);
-                widen(&mut all.prefetchable, &windows.prefetchable);
-                widen(&mut all.io, &windows.io);
-            }
-        }
-        let io = all.io.start as u32..all.io.end as u32;
-        Windows {
+        let PortWindows {
+            memory,
+            prefetchable,
             io,
-            memory: all.memory,
-            prefetchable: all.prefetchable,
+        } = self.placement.ports().get(&port).cloned().unwrap_or_default();
+        Windows {
+            io: io.start as u32..io.end as u32,
+            memory,
+            prefetchable,
         }
     }
 
@@ -217,7 +220,7 @@ impl Lent {
 fn as_seen(bound: &Bound, guest: Bdf, topology: &Topology) -> Function {
     let mut function = bound.function().clone();
     function.bdf = guest;
-    function.upstream = topology.port_above(guest.bus()).into_iter().collect();
+    function.upstream = topology.path(guest.bus());
     let rom = BarShape::rom_of(bound.transport())
         .filter(|_| function.bars.iter().all(|bar| bar.index < BarShape::ROM));
     function.bars.extend(rom.map(|rom| Bar {
@@ -238,13 +241,13 @@ fn interrupt_pin(bound: &Bound) -> Option<u8> {
     (wired && (1..=4).contains(&register[0])).then(|| register[0] - 1)
 }
 
-fn widen(all: &mut Range<u64>, more: &Range<u64>) {
-    if all.is_empty() {
-        *all = more.clone();
-    } else if !more.is_empty() {
-        *all = all.start.min(more.start)..all.end.max(more.end);
-    }
-}
-
 /// PCI 3.0, 6.2.4.
 const INTERRUPT_PIN: u64 = 0x3d;
+/// Who stands at a function 0 that is not lent: a host bridge of QEMU's, which no driver takes.
+const STAND_IN: PortIdentity = PortIdentity {
+    vendor: 0x1b36,
+    device: 0x0008,
+    revision: 0,
+    subsystem: None,
+};
+const HOST_BRIDGE_CLASS: u32 = 0x06_0000;

@@ -1,8 +1,8 @@
 //! The guest's PCI tree: each lent function at its place, behind the ports that it has on the host. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use pellucid_chipset::{BusNumbers, Link, PortIdentity, RootPortSpec, Windows};
+use pellucid_chipset::{BusNumbers, Link, PortIdentity, PortKind, RootPortSpec, Windows};
 use pellucid_partition::{Bdf, Gsi};
 use pellucid_passthrough::{Function, Inventory};
 
@@ -14,6 +14,8 @@ use crate::offer::Offer;
 pub(crate) struct Topology {
     ports: BTreeMap<Bdf, RootPortSpec>,
     places: Vec<Bdf>,
+    /// Functions 0 that are not lent, of slots that others are lent of.
+    stand_ins: BTreeSet<Bdf>,
 }
 
 impl Topology {
@@ -21,10 +23,20 @@ impl Topology {
     pub(crate) fn of(offers: &[Offer], host: &Inventory) -> Result<Self, TopologyError> {
         let mut topology = Self::default();
         for offer in offers {
-            let at_home = |bdf: &Bdf| offer.spec().wanted() == Some(*bdf);
-            if let (Some(own), Some(admitted)) = (offer.spec().host().filter(at_home), offer.admitted()) {
-                for port in &admitted.function().upstream {
-                    topology.mirror(own, *port, host)?;
+            // A device that stays on its bus, as a virtual function that gets another number does, stays behind its ports.
+            let stays = |host: &Bdf| {
+                let same_bus =
+                    |at: Bdf| host.bus() != 0 && (at.domain(), at.bus()) == (host.domain(), host.bus());
+                offer
+                    .spec()
+                    .wanted()
+                    .is_some_and(|at| at == *host || same_bus(at))
+            };
+            if let (Some(host_address), Some(admitted)) =
+                (offer.spec().host().filter(stays), offer.admitted())
+            {
+                for (depth, port) in admitted.function().upstream.iter().enumerate() {
+                    topology.mirror(host_address, (*port, depth), host)?;
                 }
             }
         }
@@ -43,12 +55,26 @@ impl Topology {
             places.push(place);
             topology.places.push(place);
         }
+        topology.stand_in(&places);
         Ok(topology)
     }
 
     /// Where each offered device is in the guest, in their order.
     pub(crate) fn places(&self) -> &[Bdf] {
         &self.places
+    }
+
+    /// The places of functions 0 that only stand there for their siblings to be found.
+    pub(crate) fn stand_ins(&self) -> impl Iterator<Item = Bdf> {
+        self.stand_ins.iter().copied()
+    }
+
+    /// The ports before `bus`, outermost first.
+    pub(crate) fn path(&self, bus: u8) -> Vec<Bdf> {
+        let above = |bdf: &Bdf| self.port_above(bdf.bus()).filter(|above| above.bus() < bdf.bus());
+        let mut path: Vec<Bdf> = std::iter::successors(self.port_above(bus), above).collect();
+        path.reverse();
+        path
     }
 
     /// The ports, those nearer to the root first.
@@ -64,12 +90,6 @@ impl Topology {
             .map(|(bdf, _)| *bdf)
     }
 
-    /// Whether `port` is somewhere above `other`.
-    pub(crate) fn leads_to(&self, port: Bdf, other: Bdf) -> bool {
-        let above = |bdf: &Bdf| self.port_above(bdf.bus()).filter(|above| above.bus() < bdf.bus());
-        std::iter::successors(above(&other), above).any(|above| above == port)
-    }
-
     /// The interrupt of a function's INTx pin, swizzled at every port on the way to the root bus; `route` knows the root bus.
     pub(crate) fn root_pin(&self, function: Bdf, pin: u8, route: fn(u8, u8) -> Gsi) -> Gsi {
         let (mut at, mut pin) = (function, pin);
@@ -80,8 +100,13 @@ impl Topology {
         route(at.device(), pin)
     }
 
-    /// Adds the host's port at `bdf` as it is there.
-    fn mirror(&mut self, device: Bdf, bdf: Bdf, host: &Inventory) -> Result<(), TopologyError> {
+    /// Adds the host's port at `bdf` as it is there, at this depth of the tree.
+    fn mirror(
+        &mut self,
+        device: Bdf,
+        (bdf, depth): (Bdf, usize),
+        host: &Inventory,
+    ) -> Result<(), TopologyError> {
         if bdf.domain() != 0 {
             return Err(TopologyError::Domain { device });
         }
@@ -89,13 +114,15 @@ impl Topology {
             return Ok(());
         };
         let (primary, secondary, subordinate) = (bdf.bus(), bridge.secondary, bridge.subordinate);
-        let slot = slot_behind(host, secondary);
+        let kind = kind(bridge.express, depth);
+        let slot = slot_behind(host, secondary).filter(|_| kind != PortKind::Upstream);
         let buses = BusNumbers {
             primary,
             secondary,
             subordinate,
         };
-        self.ports.insert(bdf, port(identity(function), buses, slot));
+        self.ports
+            .insert(bdf, port(kind, identity(function), buses, slot));
         Ok(())
     }
 
@@ -108,7 +135,7 @@ impl Topology {
             HOST_BRIDGE => Some("the host bridge"),
             LPC => Some("the LPC bridge"),
             other if before.contains(&other) => Some("another device"),
-            other if self.ports.contains_key(&other) => Some("a root port"),
+            other if self.ports.contains_key(&other) => Some("a port"),
             _ => None,
         };
         if let Some(by) = by {
@@ -118,11 +145,20 @@ impl Topology {
                 free: self.free_text(all),
             });
         }
-        let first = Bdf::of_devfn(0, device.bus(), device.devfn() & !7);
-        if device != first && !all.contains(&first) && !self.ports.contains_key(&first) {
-            return Err(TopologyError::Function { device });
+        let above = self
+            .port_above(device.bus())
+            .and_then(|port| self.ports.get(&port));
+        let one_slot = device.bus() != 0 && above.is_none_or(|port| port.kind != PortKind::Upstream);
+        if one_slot && device.device() != 0 {
+            let free = (0..8).map(|function| Bdf::of_devfn(0, device.bus(), function));
+            let free: Vec<_> = free
+                .filter(|bdf| !all.contains(bdf))
+                .map(|bdf| bdf.to_string())
+                .collect();
+            let free = free.join(" ");
+            return Err(TopologyError::Device { device, free });
         }
-        if device.bus() == 0 || self.port_above(device.bus()).is_some() {
+        if device.bus() == 0 || above.is_some() {
             return Ok(());
         }
         let place = self.free(all).next().ok_or(TopologyError::NoPort { device })?;
@@ -131,9 +167,28 @@ impl Topology {
             secondary: device.bus(),
             subordinate: device.bus(),
         };
-        self.ports
-            .insert(Bdf::of_devfn(0, 0, place << 3), port(PLAIN_PORT, buses, None));
+        self.ports.insert(
+            Bdf::of_devfn(0, 0, place << 3),
+            port(PortKind::Root, PLAIN_PORT, buses, None),
+        );
         Ok(())
+    }
+
+    /// Has something answer at function 0 of every slot of which only others are there: an operating system looks no further without.
+    fn stand_in(&mut self, wanted: &[Bdf]) {
+        let there: BTreeSet<Bdf> = self
+            .ports
+            .keys()
+            .chain(wanted)
+            .copied()
+            .chain([HOST_BRIDGE, LPC])
+            .collect();
+        let first = |bdf: &Bdf| Bdf::of_devfn(0, bdf.bus(), bdf.devfn() & !7);
+        self.stand_ins = there
+            .iter()
+            .map(first)
+            .filter(|first| !there.contains(first))
+            .collect();
     }
 
     /// Device numbers of the root bus that nothing has.
@@ -157,8 +212,21 @@ impl Topology {
     }
 }
 
-fn port(identity: PortIdentity, buses: BusNumbers, slot: Option<u16>) -> RootPortSpec {
+/// The kind of a host's port. One whose own word is not known is taken for what ports at its depth are: below a root port, switches
+/// have one towards the root and some towards devices.
+fn kind(express: Option<u8>, depth: usize) -> PortKind {
+    match (express, depth) {
+        (Some(4), _) | (_, 0) => PortKind::Root,
+        (Some(5), _) => PortKind::Upstream,
+        (Some(6), _) => PortKind::Downstream,
+        (_, depth) if depth % 2 == 1 => PortKind::Upstream,
+        _ => PortKind::Downstream,
+    }
+}
+
+fn port(kind: PortKind, identity: PortIdentity, buses: BusNumbers, slot: Option<u16>) -> RootPortSpec {
     RootPortSpec {
+        kind,
         identity,
         buses,
         windows: Windows::default(),
@@ -323,6 +391,29 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_moves_on_its_bus_stays_behind_its_port() {
+        let tree = fit(&[("05:00.0", Some("05:00.3"))]).unwrap();
+        assert_eq!(tree.port_above(5), Some("00:02.0".parse().unwrap()));
+        let stand_ins: Vec<_> = tree.stand_ins().map(|bdf| bdf.to_string()).collect();
+        assert_eq!(stand_ins, ["0000:05:00.0"], "for function 3 to be found");
+    }
+
+    #[test]
+    fn a_function_beside_one_that_is_lent_needs_nobody_in_its_place() {
+        let tree = fit(&[("05:00.0", Some("00:04.0")), ("00:19.0", Some("00:04.1"))]).unwrap();
+        assert_eq!(tree.stand_ins().count(), 0);
+        assert_eq!(tree.path(0), []);
+    }
+
+    #[test]
+    fn ports_of_a_switch_are_told_by_their_own_word_or_by_their_depth() {
+        assert_eq!(kind(Some(6), 1), PortKind::Downstream);
+        let by_depth: Vec<_> = (0..4).map(|depth| kind(None, depth)).collect();
+        let (root, up, down) = (PortKind::Root, PortKind::Upstream, PortKind::Downstream);
+        assert_eq!(by_depth, [root, up, down, up]);
+    }
+
+    #[test]
     fn an_address_that_is_taken_is_refused_with_the_free_ones() {
         for at in ["00:00.0", "00:1f.0"] {
             let refusal = fit(&[("00:19.0", Some(at))]).unwrap_err().to_string();
@@ -332,17 +423,18 @@ mod tests {
             );
         }
         let refusal = fit(&[("05:00.0", None), ("00:19.0", Some("00:02.0"))]).unwrap_err();
-        assert!(matches!(refusal, TopologyError::Taken { by, .. } if by == "a root port"));
+        assert!(matches!(refusal, TopologyError::Taken { by, .. } if by == "a port"));
         let twice = fit(&[("05:00.0", Some("00:04.0")), ("00:19.0", Some("00:04.0"))]).unwrap_err();
         assert!(matches!(twice, TopologyError::Taken { by, .. } if by == "another device"));
     }
 
     #[test]
     fn what_no_operating_system_would_find_is_refused() {
-        assert!(matches!(
-            fit(&[("00:19.0", Some("00:04.1"))]),
-            Err(TopologyError::Function { .. })
-        ));
+        let refusal = fit(&[("05:00.0", Some("05:10.2"))]).unwrap_err().to_string();
+        assert!(
+            refusal.contains("device 0") && refusal.contains("0000:05:00.0 0000:05:00.1"),
+            "{refusal}"
+        );
         assert!(matches!(
             fit(&[("00:19.0", Some("0001:00:04.0"))]),
             Err(TopologyError::Domain { .. })

@@ -66,7 +66,9 @@ pub enum PciError {
         limit: u64,
     },
     /// A physical slot number that the register cannot express.
-    #[error("slot {slot} cannot be shown: slot numbers are 1 to 8191; leave it out for an onboard device")]
+    #[error(
+        "slot {slot} cannot be shown: slot numbers are 1 to 8191, and a port towards the root has none; leave it out"
+    )]
     Slot {
         /// The number.
         slot: u16,

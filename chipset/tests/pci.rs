@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use pellucid_chipset::{
     BoardEvent, Ecam, HostBridge, Lpc, PciConfig, PciError, PciPorts, Placed, Placeholder, PortIdentity,
-    ResetRegister, RootPort,
+    PortKind, ResetRegister, RootPort,
 };
 use pellucid_partition::{Bdf, ConfigHandler, MmioHandler, PioHandler};
 use proptest::prelude::*;
@@ -174,6 +174,33 @@ fn a_port_behind_a_port_is_reached_through_both() {
         read32(&machine.config, "03:00.0", 4),
         u32::MAX,
         "the outer port no longer covers it"
+    );
+}
+
+#[test]
+fn a_switch_is_an_upstream_port_and_the_downstream_ports_behind_it() {
+    let express = |kind, slot| {
+        let mut spec = specs::behind(1, 2);
+        (spec.kind, spec.slot) = (kind, slot);
+        let port = RootPort::new(&spec)?;
+        let mut registers = [[0; 4]; 3];
+        port.read(0x40, &mut registers[0]);
+        port.read(0x4c, &mut registers[1]);
+        port.write(0x5c, &[0x0f]);
+        port.read(0x5c, &mut registers[2]);
+        // Type; whether it reports the link below it; whether it has a root control register.
+        Ok((
+            registers[0][2] >> 4,
+            registers[1][2] & 0x10 != 0,
+            registers[2][0] != 0,
+        ))
+    };
+    assert_eq!(express(PortKind::Root, None), Ok((4, true, true)));
+    assert_eq!(express(PortKind::Upstream, None), Ok((5, false, false)));
+    assert_eq!(express(PortKind::Downstream, Some(3)), Ok((6, true, false)));
+    assert_eq!(
+        express(PortKind::Upstream, Some(3)),
+        Err(PciError::Slot { slot: 3 })
     );
 }
 

@@ -131,6 +131,34 @@ fn two_devices_that_the_host_has_at_one_place_are_told_apart() {
     );
 }
 
+#[test]
+fn two_devices_behind_a_switch_share_the_window_of_the_port_before_it() {
+    let behind = |bus: u8, downstream: &str| {
+        let mut function = function(
+            Bdf::new(0, bus, 0, 0).unwrap(),
+            None,
+            vec![memory64(0, 0, 0x4000, false)],
+        );
+        function.upstream = vec![bdf("00:02.0"), bdf("01:00.0"), bdf(downstream)];
+        function
+    };
+    let (one, two) = (behind(3, "02:00.0"), behind(4, "02:01.0"));
+    let other = function(
+        bdf("05:00.0"),
+        Some(bdf("00:03.0")),
+        vec![memory64(0, 0, 0x4000, false)],
+    );
+    let placement = Placement::fit(&windows(), &[&one, &other, &two]).unwrap();
+    let memory = |port: &str| placement.ports()[&bdf(port)].memory.clone();
+    let (left, right) = (memory("02:00.0"), memory("02:01.0"));
+    assert_eq!((left.end, right.end - right.start), (right.start, 1 << 20));
+    assert_eq!(
+        (memory("00:02.0"), memory("01:00.0")),
+        (left.start..right.end, left.start..right.end)
+    );
+    assert!(!overlap(&memory("00:02.0"), &memory("00:03.0")));
+}
+
 fn kind() -> impl Strategy<Value = (BarKind, u32)> {
     let prefetch = any::<bool>();
     prop_oneof![
@@ -167,11 +195,21 @@ fn functions() -> impl Strategy<Value = Vec<Function>> {
                 .enumerate()
                 .for_each(|(number, bar)| bar.index = number as u8);
             let own = Bdf::new(0, port, index as u8, 0).unwrap();
-            let port = (port > 0).then(|| Bdf::new(0, 0, port, 0).unwrap());
-            functions.push(function(own, port, bars));
+            let mut function = function(own, None, bars);
+            function.upstream = upstream(port);
+            functions.push(function);
         }
         functions
     })
+}
+
+/// On the root bus, behind one of three ports of it, or behind one of two ports of a switch that is behind a fourth.
+fn upstream(port: u8) -> Vec<Bdf> {
+    match port {
+        0 => Vec::new(),
+        1..4 => vec![Bdf::new(0, 0, port, 0).unwrap()],
+        _ => vec![bdf("00:04.0"), bdf("07:00.0"), Bdf::new(0, 8, port, 0).unwrap()],
+    }
 }
 
 fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
@@ -202,8 +240,8 @@ proptest! {
                     BarKind::Memory32 { .. } => prop_assert!(inside(&windows.memory32)),
                     BarKind::Memory64 { .. } => prop_assert!(inside(&windows.memory32) || inside(&windows.memory64)),
                 }
-                if let Some(port) = function.port() {
-                    let port = &placement.ports()[&port];
+                for port in &function.upstream {
+                    let port = &placement.ports()[port];
                     let window = match shape.kind {
                         BarKind::Io => &port.io,
                         kind if kind.prefetchable() => &port.prefetchable,
@@ -215,12 +253,16 @@ proptest! {
                 shapes.push((io, own));
             }
         }
-        let ports: Vec<_> = placement.ports().values().collect();
-        for (at, port) in ports.iter().enumerate() {
+        // The ports of a switch are inside the one before it, which is checked above.
+        let ports: Vec<_> = placement.ports().iter().filter(|(port, _)| port.bus() != 7).collect();
+        for (at, (place, port)) in ports.iter().enumerate() {
             prop_assert_eq!((port.memory.start | port.memory.end | port.prefetchable.start | port.prefetchable.end) & 0xf_ffff, 0);
             prop_assert_eq!((port.io.start | port.io.end) & 0xfff, 0);
             prop_assert!(!overlap(&port.memory, &port.prefetchable) || port.memory.is_empty() || port.prefetchable.is_empty());
-            for other in &ports[..at] {
+            for (elsewhere, other) in &ports[..at] {
+                if (place.bus(), elsewhere.bus(), elsewhere.device()) == (8, 0, 4) {
+                    continue;
+                }
                 let memory = [&port.memory, &port.prefetchable];
                 let others = [&other.memory, &other.prefetchable];
                 let clash = memory.iter().any(|one| others.iter().any(|two| !one.is_empty() && !two.is_empty() && overlap(one, two)));

@@ -1,4 +1,5 @@
-//! A PCI Express root port that looks like the host's: a type 1 header, PCI Express, power management and MSI.
+//! A PCI Express port that looks like the host's, of the root complex or of a switch: a type 1 header, PCI Express, power
+//! management and MSI.
 //!
 //! Windows and bus numbers are registers as on hardware. What is behind the port answers whatever the windows say, since
 //! BARs are decoded by the machine's bus. No hot-plug, no error reporting, no interrupt of its own is ever raised.
@@ -7,7 +8,7 @@ use pellucid_partition::ConfigHandler;
 
 use crate::error::PciError;
 use crate::pci::space::Space;
-use crate::pci::windows::{BusNumbers, Link, RootPortSpec};
+use crate::pci::windows::{BusNumbers, Link, PortKind, RootPortSpec};
 
 /// A root port; placed by [`PciConfig::place_port`](crate::PciConfig::place_port).
 pub struct RootPort {
@@ -112,27 +113,36 @@ fn capabilities(space: Space, spec: &RootPortSpec) -> Space {
         slot << 19 | NO_COMMAND_COMPLETED
     };
     let present = if slot == 0 { 0 } else { PRESENCE_DETECTED };
+    let kind = match spec.kind {
+        PortKind::Root => 4,
+        PortKind::Upstream => 5,
+        PortKind::Downstream => 6,
+    };
+    // An upstream port's link is the business of the port before it.
+    let (reporting, active) = match spec.kind {
+        PortKind::Upstream => (0, 0),
+        _ => (LINK_ACTIVE_REPORTING, LINK_ACTIVE),
+    };
+    let root = u32::from(spec.kind == PortKind::Root);
     let space = space
         .with_u32(
             EXPRESS,
-            (ROOT_PORT_V2 | slot_implemented) << 16 | u32::from(POWER) << 8 | 0x10,
+            (kind << 4 | VERSION_2 | slot_implemented) << 16 | u32::from(POWER) << 8 | 0x10,
         )
         // Role-based error reporting, payloads up to 256 bytes.
         .with_u32(EXPRESS + 0x04, 0x8001)
         .writable(EXPRESS + 0x08, 0x78ff)
         .clearable(EXPRESS + 0x0a, 0x000f)
-        .with_u32(
-            EXPRESS + 0x0c,
-            u32::from(spec.number) << 24 | LINK_ACTIVE_REPORTING | link,
-        )
+        .with_u32(EXPRESS + 0x0c, u32::from(spec.number) << 24 | reporting | link)
         .writable(EXPRESS + 0x10, 0x0fd3)
-        .with_u16(EXPRESS + 0x12, LINK_ACTIVE | link as u16)
+        .with_u16(EXPRESS + 0x12, active | link as u16)
         .clearable(EXPRESS + 0x12, 0xc000)
         .with_u32(EXPRESS + 0x14, slot_capabilities)
         .writable(EXPRESS + 0x18, if slot == 0 { 0 } else { 0x1fff })
         .with_u16(EXPRESS + 0x1a, present)
-        .writable(EXPRESS + 0x1c, 0x000f)
-        .clearable(EXPRESS + 0x20, 1 << 16)
+        // Root control and status.
+        .writable(EXPRESS + 0x1c, 0x000f * root)
+        .clearable(EXPRESS + 0x20, root << 16)
         // Completion timeouts can be disabled; no ARI, since the devices are not shown with it.
         .with_u32(EXPRESS + 0x24, 1 << 4)
         .writable(EXPRESS + 0x28, 1 << 4)
@@ -187,7 +197,7 @@ const EXPRESS: u16 = 0x40;
 const POWER: u16 = 0x80;
 const MSI: u16 = 0x90;
 const SUBSYSTEM: u16 = 0xa0;
-const ROOT_PORT_V2: u32 = 0x0042;
+const VERSION_2: u32 = 0x0002;
 const LINK_ACTIVE_REPORTING: u32 = 1 << 20;
 const LINK_ACTIVE: u16 = 1 << 13;
 const NO_COMMAND_COMPLETED: u32 = 1 << 18;

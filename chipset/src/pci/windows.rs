@@ -48,9 +48,23 @@ pub struct Link {
     pub width: u8,
 }
 
-/// Everything a root port shows at power on.
+/// What kind of port it is (PCI Express base 5.0, 7.5.3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PortKind {
+    /// Of the root complex.
+    #[default]
+    Root,
+    /// Of a switch, towards the root.
+    Upstream,
+    /// Of a switch, towards a device.
+    Downstream,
+}
+
+/// Everything a port shows at power on: a root port, or one of a switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RootPortSpec {
+    /// Of the root complex or of a switch.
+    pub kind: PortKind,
     /// Whose port it looks like.
     pub identity: PortIdentity,
     /// Its bus numbers.
@@ -104,7 +118,11 @@ impl RootPortSpec {
         check_window("I/O", &io, 0x1000, 1 << 16)?;
         check_window("memory", memory, MIB, 1 << 32)?;
         check_window("prefetchable", prefetchable, MIB, 1 << 52)?;
-        if self.slot.is_some_and(|slot| slot == 0 || slot > 0x1fff) {
+        let no_slot = self.kind == PortKind::Upstream;
+        if self
+            .slot
+            .is_some_and(|slot| slot == 0 || slot > 0x1fff || no_slot)
+        {
             return Err(PciError::Slot {
                 slot: self.slot.unwrap_or(0),
             });

@@ -1,11 +1,12 @@
 //! Root ports for tests.
 #![allow(dead_code, reason = "each test binary uses some of them")]
 
-use pellucid_chipset::{BusNumbers, Link, PortIdentity, RootPortSpec, Windows};
+use pellucid_chipset::{BusNumbers, Link, PortIdentity, PortKind, RootPortSpec, Windows};
 
 /// A port on bus 0 to the buses from `secondary` to `subordinate`, with slot 5 and an 8 GT/s x4 link.
 pub(crate) fn port(secondary: u8, subordinate: u8) -> RootPortSpec {
     RootPortSpec {
+        kind: PortKind::Root,
         identity: PortIdentity {
             vendor: 0x8086,
             device: 0x1234,

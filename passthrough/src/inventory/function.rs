@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Use;
 use super::group::{Group, group};
+use crate::capabilities::{Capabilities, ID_EXPRESS};
 use crate::error::SurveyError;
 
 /// A PCI function of the host.
@@ -101,6 +102,8 @@ pub struct Bridge {
     pub secondary: u8,
     /// The highest bus behind it.
     pub subordinate: u8,
+    /// What kind of PCI Express port it is (base 5.0, 7.5.3.2); None: conventional, or its capabilities cannot be read without root.
+    pub express: Option<u8>,
 }
 
 impl Function {
@@ -266,11 +269,15 @@ fn upstream(bdf: Bdf, path: &Path) -> Vec<Bdf> {
 
 /// Bus numbers from the header of a PCI-to-PCI bridge (offsets 0x19 and 0x1a).
 fn bridge(path: &Path) -> Option<Bridge> {
-    let header = fs::read(path.join("config")).ok()?;
-    let kind = header.get(0x0e)? & 0x7f;
+    let space = fs::read(path.join("config")).ok()?;
+    let kind = space.get(0x0e)? & 0x7f;
+    let flags = Capabilities::walk(&space)
+        .find(ID_EXPRESS)
+        .and_then(|at| space.get(usize::from(at) + 2));
     (kind == 1).then_some(Bridge {
-        secondary: *header.get(0x19)?,
-        subordinate: *header.get(0x1a)?,
+        secondary: *space.get(0x19)?,
+        subordinate: *space.get(0x1a)?,
+        express: flags.map(|flags| flags >> 4),
     })
 }
 

@@ -1,5 +1,7 @@
 //! Which BARs share a window of a bridge, and in what units.
 
+use std::ops::Range;
+
 use super::PlacementWindows;
 use crate::inventory::{Bar, BarKind};
 
@@ -59,6 +61,11 @@ pub(super) fn granule(pool: Pool, behind_port: bool) -> u64 {
 /// The least that a BAR has to itself: a page, so that no two devices share one.
 pub(super) fn own(pool: Pool) -> u64 {
     if pool.is_io() { 4 } else { 1 << 12 }
+}
+
+/// Whether no address is in both.
+pub(super) fn apart(one: &Range<u64>, other: &Range<u64>) -> bool {
+    one.is_empty() || other.is_empty() || one.end <= other.start || other.end <= one.start
 }
 
 /// Not worth an address above 4 GiB.
