@@ -65,13 +65,7 @@ impl ServerSpec {
                     .and_then(|boot| boot.check(plan.layout()).err()),
             );
         }
-        let mut offers = Vec::new();
-        for device in &self.devices {
-            match Offer::of(device, &pci) {
-                Ok(offer) => offers.push(offer),
-                Err(refusal) => more.push(refusal),
-            }
-        }
+        let offers = Offer::all(&self.devices, &pci, &mut more);
         let topology = Topology::of(&offers, &pci).map_err(CheckError::from);
         more.extend(self.held(state, plan.as_ref().ok())?);
         Ok(Examination {

@@ -1,7 +1,7 @@
 //! A device that can be lent as far as is known without touching it.
 
 use pellucid_partition::Resource;
-use pellucid_passthrough::{Admitted, Inventory, RESOURCE_KIND, Served};
+use pellucid_passthrough::{Admitted, Inventory, RESOURCE_KIND, Served, Wanted};
 
 use crate::error::CheckError;
 use crate::spec::{DeviceSource, DeviceSpec};
@@ -14,17 +14,42 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// Asks the inventory for a function of the host, and sees that a socket is one.
-    pub(crate) fn of(spec: &DeviceSpec, host: &Inventory) -> Result<Offer, CheckError> {
-        let admitted = match &spec.from {
-            DeviceSource::Host(bdf) => Some(host.admit(*bdf)?),
-            DeviceSource::Served(socket) => {
-                Served::check(socket)?;
-                None
-            }
+    /// Asks the inventory for the functions of the host, all together since an IOMMU group is lent whole or not at all, and sees that
+    /// each socket is one. Those that may be had, in the order of asking; the refusals of the others are added to `refusals`.
+    pub(crate) fn all(
+        devices: &[DeviceSpec],
+        host: &Inventory,
+        refusals: &mut Vec<CheckError>,
+    ) -> Vec<Offer> {
+        let wanted: Vec<Wanted> = devices.iter().filter_map(wanted).collect();
+        let mut admitted = match wanted.is_empty() {
+            true => Vec::new(),
+            false => host.admit_together(&wanted).unwrap_or_else(|refused| {
+                refusals.extend(refused.refusals.into_iter().map(CheckError::from));
+                refused.others
+            }),
         };
-        let spec = spec.clone();
-        Ok(Offer { spec, admitted })
+        let mut offers = Vec::new();
+        for spec in devices {
+            let admitted = match &spec.from {
+                DeviceSource::Host(bdf) => {
+                    let own = admitted.iter().position(|one| one.function().bdf == *bdf);
+                    // Refused, or asked for twice.
+                    let Some(own) = own else { continue };
+                    Some(admitted.remove(own))
+                }
+                DeviceSource::Served(socket) => {
+                    if let Err(refusal) = Served::check(socket) {
+                        refusals.push(refusal.into());
+                        continue;
+                    }
+                    None
+                }
+            };
+            let spec = spec.clone();
+            offers.push(Offer { spec, admitted });
+        }
+        offers
     }
 
     /// What was asked for.
@@ -38,6 +63,15 @@ impl Offer {
     pub fn admitted(&self) -> Option<&Admitted> {
         self.admitted.as_ref()
     }
+}
+
+/// What is asked of the host's inventory; `None` if another process serves the device.
+fn wanted(spec: &DeviceSpec) -> Option<Wanted> {
+    let wanted = Wanted::new(spec.host()?);
+    Some(match spec.force {
+        true => wanted.by_force(),
+        false => wanted,
+    })
 }
 
 /// What a device is claimed as.

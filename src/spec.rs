@@ -52,6 +52,8 @@ pub struct DeviceSpec {
     pub from: DeviceSource,
     /// Its address in the guest; if `None`, a function of the host keeps its own, and a served one gets the first that is free.
     pub at: Option<Bdf>,
+    /// Whether it is wanted although the host uses it: its disk is mounted, the default route leaves through it.
+    pub force: bool,
 }
 
 /// Where a function comes from.

@@ -255,6 +255,7 @@ fn slot_behind(host: &Inventory, bus: u8) -> Option<u16> {
         .values()
         .find(|f| f.bdf.domain() == 0 && f.bdf.bus() == bus)?;
     behind
+        .place
         .slot
         .as_ref()?
         .parse()
@@ -300,12 +301,12 @@ mod tests {
             std::fs::create_dir_all(&devices).unwrap();
             let name = Path::new(path).file_name().unwrap();
             std::os::unix::fs::symlink(&place, devices.join(name)).unwrap();
-            let group = root.join("sys/kernel/iommu_groups").join(name).join("devices");
-            std::fs::create_dir_all(&group).unwrap();
-            std::os::unix::fs::symlink(&place, group.join(name)).unwrap();
-            let number = root.join("sys/kernel/iommu_groups").join(name.len().to_string());
-            std::fs::create_dir_all(number.join("devices")).unwrap();
-            std::os::unix::fs::symlink(number, place.join("iommu_group")).unwrap();
+            let groups = root.join("sys/kernel/iommu_groups");
+            let number = std::fs::read_dir(&groups).map_or(0, Iterator::count);
+            let group = groups.join(number.to_string());
+            std::fs::create_dir_all(group.join("devices")).unwrap();
+            std::os::unix::fs::symlink(&place, group.join("devices").join(name)).unwrap();
+            std::os::unix::fs::symlink(group, place.join("iommu_group")).unwrap();
         };
         let mut bridge = [0; 64];
         (bridge[0x0e], bridge[0x19], bridge[0x1a]) = (1, 5, 6);
@@ -330,9 +331,14 @@ mod tests {
                 None => DeviceSource::Host(from.parse().unwrap()),
             };
             let at = at.map(|at| at.parse().unwrap());
-            Offer::of(&DeviceSpec { from, at }, &host).unwrap()
+            let force = false;
+            DeviceSpec { from, at, force }
         };
-        Topology::of(&devices.iter().map(offer).collect::<Vec<_>>(), &host)
+        let wanted: Vec<_> = devices.iter().map(offer).collect();
+        let mut refusals = Vec::new();
+        let offers = Offer::all(&wanted, &host, &mut refusals);
+        assert!(refusals.is_empty(), "{refusals:?}");
+        Topology::of(&offers, &host)
     }
 
     fn socket(folder: &Path, name: &str) -> PathBuf {

@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Check(RunArguments),
     /// Show what this host has to give
     Inventory(Format),
+    /// Show each PCI function: what it is, whether it can be lent, and if not, what to do
+    Devices(Format),
     /// List the claims of running logical servers
     List(Format),
     /// Ask a logical server to power off
@@ -78,8 +80,8 @@ pub(crate) struct RunArguments {
     cpu: CpuArguments,
     #[command(flatten)]
     source: SourceArguments,
-    /// PCI function to lend, at its own address or at another; repeatable
-    #[arg(long = "device", value_name = "BDF|unix:SOCKET[,at=BDF]", value_parser = parse_device)]
+    /// PCI function to lend, at its own address or at another, with force although the host uses it; repeatable
+    #[arg(long = "device", value_name = "BDF|unix:SOCKET[,at=BDF][,force]", value_parser = parse_device)]
     devices: Vec<DeviceSpec>,
     /// Where the serial console goes: stdio, pty, or a file
     #[arg(long, default_value = "stdio")]
@@ -247,18 +249,33 @@ fn parse_cpus(text: &str) -> Result<Result<CpuRequest, SpecError>, String> {
 
 fn parse_device(text: &str) -> Result<DeviceSpec, String> {
     let address = |text: &str| text.parse::<Bdf>().map_err(|error| error.to_string());
-    // A path may have commas.
-    let (from, at) = match text.rsplit_once(",at=") {
-        Some((from, at)) => (from, Some(address(at)?)),
-        None => (text, None),
-    };
+    let (mut from, mut at, mut force) = (text, None, false);
+    // A path may have commas, so options are taken from the end.
+    loop {
+        if let Some(rest) = from.strip_suffix(",force").filter(|_| !force) {
+            (from, force) = (rest, true);
+        } else if let Some((rest, option)) = from.rsplit_once(",at=").filter(|_| at.is_none()) {
+            (from, at) = (rest, Some(address(option)?));
+        } else {
+            break;
+        }
+    }
     let from = match from.strip_prefix("unix:") {
         Some("") => return Err(format!("{text:?}: name the socket, as in unix:/run/device.sock")),
+        Some(_) if force => {
+            return Err(format!(
+                "{text:?}: force is for functions that the host uses, not for served ones"
+            ));
+        }
         Some(path) => DeviceSource::Served(path.into()),
-        None if from.contains(',') => return Err(format!("{text:?}: the only option of a device is at=BDF")),
+        None if from.contains(',') => {
+            return Err(format!(
+                "{text:?}: the options of a device are at=BDF and force, each once"
+            ));
+        }
         None => DeviceSource::Host(address(from)?),
     };
-    Ok(DeviceSpec { from, at })
+    Ok(DeviceSpec { from, at, force })
 }
 
 #[cfg(test)]
@@ -290,15 +307,35 @@ mod tests {
     fn devices_and_sizes_are_read_as_people_write_them() {
         let device = parse_device("01:00.0,at=0000:02:00.0").unwrap();
         assert_eq!(device.at.unwrap().to_string(), "0000:02:00.0");
-        assert!(parse_device("01:00.0,on=0000:02:00.0").is_err());
+        assert!(!device.force);
+        for forced in ["01:00.0,force,at=02:00.0", "01:00.0,at=02:00.0,force"] {
+            let device = parse_device(forced).unwrap();
+            assert!(device.force && device.at == "02:00.0".parse().ok(), "{forced}");
+        }
+        for wrong in [
+            "on=02:00.0",
+            "at=02:00.0,at=03:00.0",
+            "forced",
+            "force=no",
+            "force,force",
+            "",
+        ] {
+            assert!(parse_device(&format!("01:00.0,{wrong}")).is_err(), "{wrong}");
+        }
         let served = parse_device("unix:/run/a,b.sock,at=00:03.0").unwrap();
         assert_eq!(served.from, DeviceSource::Served("/run/a,b.sock".into()));
         assert_eq!(served.wanted().unwrap().to_string(), "0000:00:03.0");
         assert!(parse_device("unix:a.sock").unwrap().wanted().is_none());
         assert!(
-            ["unix:", "unix:a,at=", "unix:,at=00:03.0", "/run/a.sock"]
-                .iter()
-                .all(|text| parse_device(text).is_err())
+            [
+                "unix:",
+                "unix:a,at=",
+                "unix:a,force",
+                "unix:,at=00:03.0",
+                "/run/a.sock"
+            ]
+            .iter()
+            .all(|text| parse_device(text).is_err())
         );
         assert_eq!(parse_size("512M"), Ok(512 << 20));
         assert_eq!(parse_size("1GiB"), Ok(1 << 30));

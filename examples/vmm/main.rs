@@ -5,6 +5,7 @@
 
 mod arguments;
 mod console;
+mod devices;
 mod disturbances;
 mod inventory;
 mod log;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => report::check(&arguments),
+        Command::Devices(format) => devices::print(format),
         Command::Inventory(format) => inventory::print(format),
         Command::List(format) => state::list(format),
         Command::Stop { name, force } => state::stop(&name, force),

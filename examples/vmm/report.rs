@@ -30,7 +30,8 @@ fn as_json(spec: &ServerSpec, examination: &Examination) -> serde_json::Value {
         (DeviceSource::Served(socket), _) => json!({ "socket": socket, "guest": guest }),
         (DeviceSource::Host(host), admitted) => {
             json!({ "host": host, "guest": guest, "group": admitted.map(Admitted::group),
-                    "driver": admitted.and_then(|admitted| admitted.function().driver.bound.as_ref()) })
+                    "driver": admitted.and_then(|admitted| admitted.function().driver.bound.as_ref()),
+                    "overridden": admitted.map(Admitted::overridden) })
         }
     };
     let devices: Vec<_> = examination.devices().map(device).collect();
@@ -63,6 +64,9 @@ fn print_plan(spec: &ServerSpec, examination: &Examination) {
             None => "served by another process".to_owned(),
         };
         println!("  device   {} as {guest}, {whose}", offer.spec().from);
+        for overridden in offer.admitted().into_iter().flat_map(Admitted::overridden) {
+            println!("           taken by force although {overridden}");
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Bdf {
-    domain: u16,
+    domain: u32,
     bus: u8,
     device: u8,
     function: u8,
@@ -35,7 +35,7 @@ pub struct BdfError {
 
 impl Bdf {
     /// An address from its parts; device up to 31, function up to 7.
-    pub fn new(domain: u16, bus: u8, device: u8, function: u8) -> Result<Self, BdfError> {
+    pub fn new(domain: u32, bus: u8, device: u8, function: u8) -> Result<Self, BdfError> {
         if device > 0x1f || function > 7 {
             return Err(BdfError {
                 text: format!("{domain:04x}:{bus:02x}:{device:02x}.{function}"),
@@ -51,7 +51,7 @@ impl Bdf {
 
     /// The function `devfn` (device in bits 7:3, function in bits 2:0) of a bus.
     #[must_use]
-    pub const fn of_devfn(domain: u16, bus: u8, devfn: u8) -> Self {
+    pub const fn of_devfn(domain: u32, bus: u8, devfn: u8) -> Self {
         Self {
             domain,
             bus,
@@ -60,9 +60,10 @@ impl Bdf {
         }
     }
 
-    /// The PCI domain (segment).
+    /// The PCI domain (segment). Those that firmware describes have 16 bits; Linux numbers the ones behind an Intel Volume Management
+    /// Device from 0x10000 on (drivers/pci/controller/vmd.c).
     #[must_use]
-    pub const fn domain(self) -> u16 {
+    pub const fn domain(self) -> u32 {
         self.domain
     }
 
@@ -130,7 +131,7 @@ fn parse(text: &str) -> Option<Bdf> {
     let mut parts = rest.rsplit(':');
     let device = hex(parts.next()?, 2)?;
     let bus = hex(parts.next()?, 2)?;
-    let domain = parts.next().map_or(Some(0), |text| hex(text, 4))?;
+    let domain = parts.next().map_or(Some(0), |text| hex(text, 8))?;
     if parts.next().is_some() {
         return None;
     }
@@ -144,9 +145,9 @@ fn parse(text: &str) -> Option<Bdf> {
     .ok()
 }
 
-fn hex(text: &str, digits: usize) -> Option<u16> {
+fn hex(text: &str, digits: usize) -> Option<u32> {
     let plain = !text.is_empty() && text.len() <= digits && text.bytes().all(|b| b.is_ascii_hexdigit());
-    plain.then(|| u16::from_str_radix(text, 16).ok())?
+    plain.then(|| u32::from_str_radix(text, 16).ok())?
 }
 
 #[cfg(test)]
@@ -160,6 +161,13 @@ mod tests {
     }
 
     #[test]
+    fn a_domain_that_a_volume_management_device_makes_has_more_digits() {
+        let bdf: Bdf = "10000:e1:00.0".parse().unwrap();
+        assert_eq!((bdf.domain(), bdf.bus()), (0x1_0000, 0xe1));
+        assert_eq!(bdf.to_string(), "10000:e1:00.0");
+    }
+
+    #[test]
     fn what_is_not_an_address_is_refused_with_an_example() {
         for text in [
             "",
@@ -170,6 +178,7 @@ mod tests {
             "+1:00.0",
             "0:0000:01:00.0",
             "x:00.0",
+            "100000000:01:00.0",
             "00:00.-1",
         ] {
             let refusal = text.parse::<Bdf>().unwrap_err().to_string();
@@ -179,7 +188,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_and_address_are_the_same_thing(domain: u16, bus: u8, devfn: u8) {
+        fn text_and_address_are_the_same_thing(domain: u32, bus: u8, devfn: u8) {
             let bdf = Bdf::of_devfn(domain, bus, devfn);
             prop_assert_eq!(bdf.to_string().parse::<Bdf>().unwrap(), bdf);
             prop_assert_eq!(bdf.devfn(), devfn);

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use pellucid_partition::{Bdf, Claim, ClaimError, Resource, StateDir};
 
-use crate::admit::{Admitted, unused};
+use crate::admit::Admitted;
 use crate::claimed::{Claimed, RESOURCE_KIND};
 use crate::custody::{Custody, Fellows};
 use crate::driver::{DRIVER_LIMIT, DriverSeat, Settings, Way};
 use crate::error::TakeError;
-use crate::inventory::uses_now;
 use crate::quarantine::Quarantine;
 
 /// Takes functions off their drivers. Nothing is held by it.
@@ -94,7 +93,7 @@ impl<'s> Claimant<'s> {
         let device = admitted.function().bdf;
         let mut claim = self.resource(device)?;
         // The survey may be old; a file system mounted since must not lose its disk.
-        unused(device, &uses_now(&self.root, device))?;
+        admitted.unused_now(&self.root)?;
         let seat = DriverSeat::new(&self.root, device, self.patience).held_by(claim.lock());
         self.no_virtual_function_in_use(&seat)?;
         let way = Way {

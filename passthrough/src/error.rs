@@ -14,14 +14,14 @@ use crate::quarantine::Quarantine;
 use crate::reset::ResetReport;
 
 pub use assign::{AssignError, PlacementError};
-pub use refusal::Refusal;
-use refusal::list;
+use refusal::some;
+pub use refusal::{Refusal, SetRefused};
 pub use sriov::SriovError;
 pub use vfio_user::VfioUserError;
 
 /// The host could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: cannot be read: {source}; is sysfs mounted and readable for this user?", path = path.display())]
+#[error("{path}: cannot be read: {source}; are sysfs and proc mounted and readable for this user?", path = path.display())]
 pub struct SurveyError {
     /// The file or directory.
     pub path: PathBuf,
@@ -38,6 +38,9 @@ pub enum TakeError {
     /// The host has begun to use it since it was admitted.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// What the host uses it for cannot be known.
+    #[error(transparent)]
+    Survey(#[from] SurveyError),
     /// A sysfs attribute refused.
     #[error("device {device}: {path}: {source}; driver changes need root", path = path.display())]
     Sysfs {
@@ -92,7 +95,7 @@ pub enum TakeError {
     /// Its virtual functions are in use, and would go with its driver.
     #[error(
         "device {device}: its virtual functions {} are in use and would go with its driver; give them back first",
-        list(functions)
+        some(functions)
     )]
     VirtualFunctions {
         /// The physical function.

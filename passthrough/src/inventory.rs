@@ -2,8 +2,15 @@
 //!
 //! A tree of fixture files stands in for a host: every path is below one root.
 
+mod attribute;
+mod class;
+mod condition;
 mod function;
 mod group;
+mod names;
+mod place;
+mod resources;
+mod sriov;
 mod uses;
 
 use std::collections::BTreeMap;
@@ -16,8 +23,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::SurveyError;
 
-pub use function::{Bar, BarKind, Bridge, DriverState, Function, Ids};
+pub use condition::{Condition, Counts, ErrorCounts, PowerState};
+pub use function::{Bridge, DriverState, Function, Ids};
 pub use group::{Group, ReservedRegion};
+pub use names::{Name, Names};
+pub use place::Place;
+pub use resources::{Bar, BarKind};
+pub use sriov::Sriov;
 pub use uses::Use;
 
 /// The PCI side of a host at one moment.
@@ -73,8 +85,8 @@ impl Inventory {
                 });
             }
         };
-        let usage = uses::Usage::read(root);
-        let slots = function::slots(root);
+        let usage = uses::Usage::read(root)?;
+        let (slots, mut groups) = (place::slots(root), group::Groups::default());
         let mut functions = BTreeMap::new();
         for entry in listing {
             let path = entry
@@ -83,17 +95,22 @@ impl Inventory {
                     source,
                 })?
                 .path();
-            let name = path
+            let Some(bdf) = path
                 .file_name()
-                .map(|name| name.to_string_lossy().into_owned())
-                .unwrap_or_default();
-            let Ok(bdf) = name.parse::<Bdf>() else { continue };
-            // A function that is unplugged while we read is not an error, but a function less.
-            let Some(mut function) = Function::read(bdf, &path)? else {
+                .and_then(|name| name.to_str()?.parse::<Bdf>().ok())
+            else {
                 continue;
             };
-            function.slot = slots.get(&(bdf.domain(), bdf.bus(), bdf.device())).cloned();
-            function.uses = usage.of(&path);
+            // A function that is unplugged while we read, or does not say what it is, is a function less.
+            let Some(mut function) = Function::read(bdf, &path) else {
+                continue;
+            };
+            function.group = groups.of(&path);
+            function.place.slot = slots.get(&(bdf.domain(), bdf.bus(), bdf.device())).cloned();
+            // What is behind a bridge is not the bridge's.
+            if !function.is_bridge() {
+                function.uses = usage.of(&path);
+            }
             functions.insert(bdf, function);
         }
         Ok(Inventory {
@@ -108,29 +125,12 @@ impl Inventory {
     pub fn function(&self, bdf: Bdf) -> Option<&Function> {
         self.functions.get(&bdf)
     }
-
-    /// The members of a function's IOMMU group that hinder lending it: all others but bridges that move no data of
-    /// their own (class 0604, header type 1, driven by nothing or by pcieport).
-    #[must_use]
-    pub fn blockers(&self, function: &Function) -> Vec<Bdf> {
-        let members = function
-            .group
-            .as_ref()
-            .map(|group| group.members.as_slice())
-            .unwrap_or_default();
-        let hinders = |bdf: &Bdf| {
-            *bdf != function.bdf
-                && !self
-                    .function(*bdf)
-                    .is_some_and(|member| member.is_transparent_bridge())
-        };
-        members.iter().copied().filter(hinders).collect()
-    }
 }
 
 /// What the host uses one function for at this moment.
-pub(crate) fn uses_now(root: &Path, device: Bdf) -> Vec<Use> {
-    uses::Usage::read(root).of(&root.join("sys/bus/pci/devices").join(device.to_string()))
+pub(crate) fn uses_now(root: &Path, device: Bdf) -> Result<Vec<Use>, SurveyError> {
+    let usage = uses::Usage::read(root)?;
+    Ok(usage.of(&root.join("sys/bus/pci/devices").join(device.to_string())))
 }
 
 fn vfio_state(root: &Path) -> VfioState {

@@ -1,10 +1,12 @@
 #![doc = include_str!("../README.md")]
 
 mod admit;
+mod advice;
 mod assigned;
 mod bars;
 mod bound;
 mod capabilities;
+mod census;
 mod claimant;
 mod claimed;
 mod config;
@@ -30,6 +32,7 @@ mod quarantine;
 mod reset;
 mod space;
 mod sriov;
+mod standing;
 #[allow(
     unsafe_code,
     reason = "VFIO is ioctls, which have no safe interface; sys/ gives them one"
@@ -42,7 +45,8 @@ mod vfio_user;
 mod windows;
 mod wiring;
 
-pub use admit::Admitted;
+pub use admit::{Admitted, Wanted};
+pub use advice::{Advice, Reason, Verdict};
 pub use assigned::Assigned;
 pub use bars::{Allowed, BarShape, Change, Decode, Open};
 pub use bound::{Bound, Released};
@@ -52,15 +56,15 @@ pub use claimed::{Claimed, RESOURCE_KIND};
 pub use config::{ConfigOrigin, ConfigTable, Register, SIZE as CONFIG_SIZE, Source, Written};
 pub use endpoint::Endpoint;
 pub use error::{
-    AssignError, BindError, PlacementError, Refusal, ReleaseError, SriovError, SurveyError, TakeError,
-    VfioUserError,
+    AssignError, BindError, PlacementError, Refusal, ReleaseError, SetRefused, SriovError, SurveyError,
+    TakeError, VfioUserError,
 };
 pub use events::{DeviceEvent, EventSink};
 pub use guest::{Guest, View};
 pub use heal::PciHealer;
 pub use inventory::{
-    Bar, BarKind, Bridge, DriverState, Function, Group, Ids, Inventory, NodeState, ReservedRegion, Use,
-    VfioState,
+    Bar, BarKind, Bridge, Condition, Counts, DriverState, ErrorCounts, Function, Group, Ids, Inventory, Name,
+    Names, NodeState, Place, PowerState, ReservedRegion, Sriov, Use, VfioState,
 };
 pub use msix::{Geometry, MsixTable, Part};
 pub use peers::{BarMapper, Peers};
@@ -69,6 +73,7 @@ pub use quarantine::Quarantine;
 pub use reset::{Check, Finding, ResetAct, ResetLadder, ResetOutcome, ResetReport, ResetStep};
 pub use space::IoSpace;
 pub use sriov::{SRIOV_KIND, SriovHealer, VirtualFunctions};
+pub use standing::{Member, Standing};
 pub use transport::{IrqInfo, IrqKind, RegionIndex, RegionInfo, Transport};
 pub use vf::{MacAddress, VfError, VfSettings, VfToken, Vlan};
 pub use vfio_user::Served;

@@ -20,7 +20,7 @@ use pellucid_partition::{Bdf, Claim, Resource, StateDir};
 use crate::bound::Bound;
 use crate::error::{BindError, TakeError, VfioUserError};
 use crate::held::Held;
-use crate::inventory::{Bar, BarKind, DriverState, Function, Ids};
+use crate::inventory::{Bar, BarKind, Function, Ids};
 use crate::transport::{RegionIndex, RegionInfo, Transport};
 use device::ServedDevice;
 use link::Link;
@@ -157,21 +157,13 @@ fn describe(device: &dyn Transport, at: Bdf) -> io::Result<Function> {
     };
     let (has_reset, bars) = (device.resettable(), bars(&header, &|index| device.region(index)));
     Ok(Function {
-        bdf: at,
-        ids,
-        driver: DriverState::default(),
-        group: None,
         bars,
-        upstream: Vec::new(),
-        bridge: None,
-        slot: None,
         reset_methods: if has_reset {
             vec!["vfio-user".to_owned()]
         } else {
             Vec::new()
         },
-        numa_node: None,
-        uses: Vec::new(),
+        ..Function::bare(at, ids)
     })
 }
 

@@ -199,10 +199,12 @@ fn a_function_with_virtual_functions_in_use_is_not_taken_from_under_them() {
     let host = Host::with(&[PORT, NVME, SECOND]);
     let _kernel = Kernel::start(&host);
     let second = host.root().join(Host::place(&SECOND));
+    // Somebody has made and taken it since the function was admitted.
+    let admitted = admit(&host, &NVME);
     host.link(&attribute(&NVME, "virtfn0"), &second);
     let state = state(&host);
     let claimant = Claimant::new(&state, "db1").at(host.root());
-    let refusal = claimant.claim(admit(&host, &NVME)).unwrap_err();
+    let refusal = claimant.claim(admitted).unwrap_err();
     let TakeError::VirtualFunctions { functions, .. } = &refusal else {
         panic!("{refusal}")
     };

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use fixture::{Card, Host, NVME, PORT};
 use pellucid_partition::Bdf;
-use pellucid_passthrough::{BarKind, Inventory, NodeState, Refusal, Use};
+use pellucid_passthrough::{BarKind, Inventory, Member, NodeState, Refusal, Standing, Use};
 
 fn bdf(text: &str) -> Bdf {
     text.parse().unwrap()
@@ -30,7 +30,7 @@ fn a_function_is_described_with_its_port_group_and_registers() {
     assert_eq!(nvme.port(), Some(bdf(PORT.bdf)));
     assert_eq!(nvme.driver.bound.as_deref(), Some("nvme"));
     assert_eq!(nvme.driver.only, None);
-    assert_eq!(nvme.slot.as_deref(), Some("7"));
+    assert_eq!(nvme.place.slot.as_deref(), Some("7"));
     assert_eq!(nvme.reset_methods, ["flr", "bus"]);
     assert_eq!(nvme.group.as_ref().map(|group| group.id), Some(9));
     let bars: Vec<(u8, u64, u64)> = nvme
@@ -105,7 +105,12 @@ fn a_shared_group_names_those_in_the_way_and_only_them() {
         NVME,
         sibling,
     ]));
-    let others = vec![bdf("0000:01:00.1")];
+    let others = vec![Member {
+        device: "0000:01:00.1".to_owned(),
+        bdf: Some(bdf("0000:01:00.1")),
+        standing: Standing::Idle,
+        bridge: false,
+    }];
     assert_eq!(
         refusal,
         Refusal::SharedGroup {
@@ -139,16 +144,20 @@ fn a_bridge_of_its_group_does_not_block_a_function_unless_a_driver_makes_it_more
         refusal(&Host::with(&[port(Some("odd")), NVME])),
         Refusal::SharedGroup { .. }
     ));
-    let host_bridge = Card {
+    let host_bridge = |driver| Card {
         bdf: "0000:00:00.0",
         class: 0x06_0000,
         header: 0,
         group: Some(9),
-        driver: None,
+        driver,
         parents: &[],
     };
+    let admitted = Host::with(&[PORT, host_bridge(None), NVME])
+        .survey()
+        .admit(bdf(NVME.bdf));
+    assert!(admitted.is_ok());
     assert!(matches!(
-        refusal(&Host::with(&[PORT, host_bridge, NVME])),
+        refusal(&Host::with(&[PORT, host_bridge(Some("skl_uncore")), NVME])),
         Refusal::SharedGroup { .. }
     ));
 }
@@ -170,15 +179,12 @@ fn a_mounted_partition_is_found_by_its_number() {
         "30 1 259:2 / /srv/my\\040data rw shared:1 - ext4 /dev/root rw\n",
     );
     let device = bdf(NVME.bdf);
-    let (disk, mount_point) = ("nvme0n1p2".to_owned(), "/srv/my data".to_owned());
-    assert_eq!(
-        refusal(&host),
-        Refusal::Mounted {
-            device,
-            disk,
-            mount_point
-        }
-    );
+    let mount = Use::Mount {
+        device: "nvme0n1p2".to_owned(),
+        mount_point: "/srv/my data".to_owned(),
+    };
+    let uses = vec![mount];
+    assert_eq!(refusal(&host), Refusal::InUse { device, uses });
 }
 
 #[test]
@@ -207,7 +213,7 @@ fn a_mount_on_a_logical_volume_is_followed_down_to_the_function() {
         "proc/self/mountinfo",
         "30 1 253:0 / /var rw - xfs /dev/mapper/vg-var rw\n",
     );
-    assert!(matches!(refusal(&host), Refusal::Mounted { disk, .. } if disk == "dm-0"));
+    assert!(refusal(&host).to_string().contains("dm-0 is mounted at /var"));
 }
 
 #[test]
@@ -332,16 +338,11 @@ fn a_machine_without_pci_has_an_empty_inventory() {
 #[test]
 fn damaged_attributes_make_a_poorer_description_not_a_failure() {
     let host = Host::with(&[PORT, NVME]);
-    for (name, text) in [
-        ("resource", "0x1 zz\n\nfoo"),
-        ("class", ""),
-        ("numa_node", "x"),
-        ("config", ""),
-    ] {
+    for (name, text) in [("resource", "0x1 zz\n\nfoo"), ("numa_node", "x"), ("config", "")] {
         host.write(&format!("{}/{name}", Host::place(&NVME)), text);
     }
     let nvme = host.survey().function(bdf(NVME.bdf)).unwrap().clone();
-    assert!(nvme.bars.is_empty() && nvme.numa_node.is_none() && nvme.bridge.is_none());
+    assert!(nvme.bars.is_empty() && nvme.place.numa_node.is_none() && nvme.bridge.is_none());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use pellucid_partition::{Bdf, Layout};
 use pellucid_passthrough::{
-    Bar, BarKind, BarShape, DriverState, Function, Ids, Placement, PlacementError, PlacementWindows,
+    Bar, BarKind, BarShape, Function, Ids, Placement, PlacementError, PlacementWindows,
 };
 use proptest::prelude::*;
 
@@ -14,24 +14,17 @@ fn windows() -> PlacementWindows {
 }
 
 fn function(bdf: Bdf, port: Option<Bdf>, bars: Vec<Bar>) -> Function {
+    let ids = Ids {
+        vendor: 1,
+        device: 2,
+        class: 0x01_0802,
+        revision: 0,
+        subsystem: [0, 0],
+    };
     Function {
-        bdf,
-        ids: Ids {
-            vendor: 1,
-            device: 2,
-            class: 0x01_0802,
-            revision: 0,
-            subsystem: [0, 0],
-        },
-        driver: DriverState::default(),
-        group: None,
         bars,
         upstream: port.into_iter().collect(),
-        bridge: None,
-        slot: None,
-        reset_methods: Vec::new(),
-        numa_node: None,
-        uses: Vec::new(),
+        ..Function::bare(bdf, ids)
     }
 }
 

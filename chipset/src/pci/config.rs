@@ -132,7 +132,7 @@ impl PciConfig {
         let of_bus = |(&home, bus): (&u8, &SecondaryBus)| {
             bus.functions
                 .keys()
-                .map(|&devfn| Bdf::of_devfn(self.domain, home, devfn))
+                .map(|&devfn| Bdf::of_devfn(u32::from(self.domain), home, devfn))
                 .collect::<Vec<_>>()
         };
         topology.buses.iter().flat_map(of_bus).collect()
@@ -166,7 +166,7 @@ impl Placed {
 
 impl Topology {
     fn add(&mut self, domain: u16, bdf: Bdf, function: Arc<dyn ConfigHandler>) -> Result<(), PciError> {
-        if bdf.domain() != domain {
+        if bdf.domain() != u32::from(domain) {
             return Err(PciError::OtherDomain { bdf, domain });
         }
         let bus = self.buses.get_mut(&bdf.bus()).ok_or(PciError::NoBus { bdf })?;

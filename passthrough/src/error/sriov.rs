@@ -3,7 +3,7 @@
 use pellucid_partition::Bdf;
 
 use super::TakeError;
-use super::refusal::list;
+use super::refusal::some;
 
 /// Virtual functions could not be made, set up or removed.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +53,7 @@ pub enum SriovError {
     /// Somebody uses one.
     #[error(
         "device {device}: its virtual functions {} are in use; they go when nobody uses one",
-        list(functions)
+        some(functions)
     )]
     InUse {
         /// The physical function.

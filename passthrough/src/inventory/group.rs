@@ -1,5 +1,6 @@
 //! IOMMU groups, and the I/O addresses that will be translated for devices, as far as sysfs tells before anything is bound.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
@@ -8,7 +9,7 @@ use pellucid_partition::{Bdf, LayoutError, Reach};
 use serde::{Deserialize, Serialize};
 
 use super::Inventory;
-use super::function::link;
+use super::attribute::{link, text};
 
 /// An IOMMU group: functions that the IOMMU cannot tell apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,8 @@ pub struct Group {
     pub id: u32,
     /// All its functions.
     pub members: Vec<Bdf>,
+    /// Members that are no PCI functions, by their names. None of them can be lent.
+    pub others: Vec<String>,
     /// I/O addresses that must not be mapped for it.
     pub reserved: Vec<ReservedRegion>,
 }
@@ -50,25 +53,50 @@ impl Inventory {
     }
 }
 
-/// The group of the function whose sysfs directory is `path`.
-pub(super) fn group(path: &Path) -> Option<Group> {
-    let id = link(path, "iommu_group")?.parse().ok()?;
-    let listing = fs::read_dir(path.join("iommu_group/devices")).ok()?;
-    let mut members: Vec<Bdf> = listing
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
-        .collect();
+/// The groups of a host, each read once.
+#[derive(Default)]
+pub(super) struct Groups {
+    read: BTreeMap<u32, Option<Group>>,
+}
+
+impl Groups {
+    /// The group of the function whose sysfs directory is `path`; None: no IOMMU keeps its DMA apart, or who else is in the group
+    /// cannot be known.
+    pub(super) fn of(&mut self, path: &Path) -> Option<Group> {
+        let id = link(path, "iommu_group")?.parse().ok()?;
+        let group = self.read.entry(id);
+        group
+            .or_insert_with(|| read(id, &path.join("iommu_group")))
+            .clone()
+    }
+}
+
+fn read(id: u32, directory: &Path) -> Option<Group> {
+    // VFIO makes such a group for a device that no IOMMU translates (drivers/vfio/group.c).
+    if text(directory, "name").as_deref() == Some("vfio-noiommu") {
+        return None;
+    }
+    let (mut members, mut others) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(directory.join("devices")).ok()? {
+        let name = entry.ok()?.file_name().to_string_lossy().into_owned();
+        match name.parse() {
+            Ok(bdf) => members.push(bdf),
+            Err(_) => others.push(name),
+        }
+    }
     members.sort_unstable();
+    others.sort_unstable();
     Some(Group {
         id,
         members,
-        reserved: reserved(&path.join("iommu_group")),
+        others,
+        reserved: reserved(directory),
     })
 }
 
 /// The lines of `reserved_regions`: first address, last address, kind. VFIO maps over what is `direct-relaxable`.
 fn reserved(group: &Path) -> Vec<ReservedRegion> {
-    let text = fs::read_to_string(group.join("reserved_regions")).unwrap_or_default();
+    let text = text(group, "reserved_regions").unwrap_or_default();
     let number = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
     let region = |line: &str| {
         let mut words = line.split_whitespace();

@@ -1,12 +1,22 @@
-//! What the host uses a function's disks for: from its block devices up through partitions, LVM and RAID
-//! to mounted file systems and swap.
+//! What the host uses a function for: the file systems and swap on its disks, the default route through its network
+//! interfaces, the console and the pictures that it shows.
+//!
+//! Only what would break if the function went away. An interface that is merely up, or an open file on a raw disk, is not seen.
+
+mod console;
+mod disks;
+mod network;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::error::SurveyError;
+use console::Consoles;
+use disks::Disks;
+use network::Routes;
 
 /// Something on the host that would break if the function went away.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -23,6 +33,55 @@ pub enum Use {
         /// The block device.
         device: String,
     },
+    /// One of its disks is part of something active, of which nothing is mounted here: a logical volume, a RAID array.
+    Held {
+        /// The block device.
+        device: String,
+        /// The device built on it.
+        holder: String,
+    },
+    /// The host's default route leaves through it.
+    DefaultRoute {
+        /// Its own network interface.
+        interface: String,
+        /// The interface that the route names: the same, or one above it (a bond, bridge, team or VLAN).
+        through: String,
+    },
+    /// The host's console is on it.
+    Console {
+        /// `ttyS4`, `fb0` or `vga`.
+        device: String,
+    },
+    /// One of its connectors shows a picture.
+    Display {
+        /// The connector, for example `card1-DP-1`.
+        connector: String,
+    },
+}
+
+impl Use {
+    /// What ends this use.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Use::Mount { mount_point, .. } => format!("unmount {mount_point} first"),
+            Use::Swap { device } => format!("`swapoff /dev/{device}` first"),
+            Use::Held { holder, .. } if holder.starts_with("md") => {
+                format!("`mdadm --stop /dev/{holder}` first")
+            }
+            Use::Held { holder, .. } => {
+                format!("deactivate {holder} first (vgchange -an, cryptsetup close, multipath -f)")
+            }
+            Use::DefaultRoute { .. } => "give the host another way out first".to_owned(),
+            Use::Console { device } if device.starts_with("tty") => {
+                format!("take console={device} off the kernel's command line")
+            }
+            Use::Console { .. } => {
+                "give the host another console (boot with another graphics card)".to_owned()
+            }
+            Use::Display { .. } => "end what draws on it (display manager, compositor)".to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for Use {
@@ -30,127 +89,57 @@ impl fmt::Display for Use {
         match self {
             Use::Mount { device, mount_point } => write!(f, "{device} is mounted at {mount_point}"),
             Use::Swap { device } => write!(f, "{device} is used as swap"),
+            Use::Held { device, holder } => write!(f, "{device} is part of {holder}, which is active"),
+            Use::DefaultRoute { interface, through } if interface == through => {
+                write!(f, "the default route goes through {interface}")
+            }
+            Use::DefaultRoute { interface, through } => {
+                write!(
+                    f,
+                    "the default route goes through {through}, which is on {interface}"
+                )
+            }
+            Use::Console { device } => write!(f, "the host's console is on {device}"),
+            Use::Display { connector } => write!(f, "{connector} shows a picture"),
         }
     }
 }
 
-/// The mounts and swaps of a host, read once.
+/// What a host uses its devices for, read once.
 pub(super) struct Usage {
-    class: PathBuf,
-    /// `major:minor`, source and mount point of each mount.
-    mounts: Vec<[String; 3]>,
-    /// Kernel names of swap devices.
-    swaps: BTreeSet<String>,
+    disks: Disks,
+    routes: Routes,
+    consoles: Consoles,
 }
 
 impl Usage {
-    pub(super) fn read(root: &Path) -> Usage {
-        let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default();
-        let swaps = fs::read_to_string(root.join("proc/swaps")).unwrap_or_default();
-        let kernel_name = |path: &str| path.strip_prefix("/dev/").map(str::to_owned);
-        Usage {
-            class: root.join("sys/class/block"),
-            mounts: mounts.lines().filter_map(mount).collect(),
-            swaps: swaps
-                .lines()
-                .skip(1)
-                .filter_map(|line| kernel_name(line.split_whitespace().next()?))
-                .collect(),
-        }
+    pub(super) fn read(root: &Path) -> Result<Usage, SurveyError> {
+        Ok(Usage {
+            disks: Disks::read(root)?,
+            routes: Routes::read(root)?,
+            consoles: Consoles::read(root)?,
+        })
     }
 
-    /// What is used of the disks below a function's directory.
+    /// What is used of a function, and of the functions behind it, in a stable order.
     pub(super) fn of(&self, function: &Path) -> Vec<Use> {
-        let mut devices = BTreeSet::new();
-        let real = fs::canonicalize(function).unwrap_or_else(|_| function.to_owned());
-        self.blocks_below(&real, 0, &mut devices);
+        // What has no real path (it has gone, or is a loop of links) has nothing below it either.
+        let Ok(real) = std::fs::canonicalize(function) else {
+            return Vec::new();
+        };
         let mut uses = BTreeSet::new();
-        for device in devices {
-            let number = fs::read_to_string(self.class.join(&device).join("dev")).unwrap_or_default();
-            let source = format!("/dev/{device}");
-            let mounted = self
-                .mounts
-                .iter()
-                .filter(|[dev, from, _]| dev == number.trim() || *from == source);
-            uses.extend(mounted.map(|[_, _, at]| Use::Mount {
-                device: device.clone(),
-                mount_point: at.clone(),
-            }));
-            if self.swaps.contains(&device) {
-                uses.insert(Use::Swap { device });
-            }
-        }
+        self.disks.of(&real, &mut uses);
+        self.routes.of(&real, &mut uses);
+        self.consoles.of(&real, &mut uses);
         uses.into_iter().collect()
     }
-
-    /// Finds directories of the block subsystem below `path`, not following links, not entering other functions.
-    fn blocks_below(&self, path: &Path, depth: usize, found: &mut BTreeSet<String>) {
-        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if !is_directory || depth > MAX_DEPTH || name.parse::<pellucid_partition::Bdf>().is_ok() {
-                continue;
-            }
-            let below = entry.path();
-            let subsystem = fs::read_link(below.join("subsystem")).unwrap_or_default();
-            if subsystem
-                .file_name()
-                .is_some_and(|subsystem| subsystem == "block")
-            {
-                self.add(&disk_of_path(&name), found);
-            } else {
-                self.blocks_below(&below, depth + 1, found);
-            }
-        }
-    }
-
-    /// Adds a block device, its partitions and whatever is built on them.
-    fn add(&self, name: &str, found: &mut BTreeSet<String>) {
-        if !found.insert(name.to_owned()) {
-            return;
-        }
-        let directory = self.class.join(name);
-        for holder in fs::read_dir(directory.join("holders"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            self.add(&holder.file_name().to_string_lossy(), found);
-        }
-        for part in fs::read_dir(&directory).into_iter().flatten().flatten() {
-            if part.path().join("partition").exists() {
-                self.add(&part.file_name().to_string_lossy(), found);
-            }
-        }
-    }
 }
 
-/// A path of a multipath NVMe disk (`nvme0c1n1`) is hidden; the disk itself (`nvme0n1`) is what gets mounted.
-fn disk_of_path(name: &str) -> String {
-    let split = || {
-        let (controller, rest) = name.strip_prefix("nvme")?.split_once('c')?;
-        let (path, namespace) = rest.split_once('n')?;
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        (digits(controller) && digits(path)).then(|| format!("nvme{controller}n{namespace}"))
-    };
-    split().unwrap_or_else(|| name.to_owned())
+/// The members of a class of devices, by name, with their real places in sysfs.
+fn members(class: &Path) -> impl Iterator<Item = (String, PathBuf)> {
+    let class = class.to_owned();
+    let names = super::attribute::names(&class);
+    names
+        .into_iter()
+        .filter_map(move |name| Some((name.clone(), std::fs::canonicalize(class.join(name)).ok()?)))
 }
-
-/// A line of mountinfo (proc_pid_mountinfo(5)); octal escapes in paths are undone.
-fn mount(line: &str) -> Option<[String; 3]> {
-    let (before, after) = line.split_once(" - ")?;
-    let mut fields = before.split(' ');
-    let number = fields.nth(2)?.to_owned();
-    let at = fields.nth(1)?;
-    let source = after.split(' ').nth(1)?.to_owned();
-    Some([
-        number,
-        source,
-        at.replace("\\040", " ")
-            .replace("\\011", "\t")
-            .replace("\\134", "\\"),
-    ])
-}
-
-/// Deeper than sysfs nests below a function.
-const MAX_DEPTH: usize = 16;

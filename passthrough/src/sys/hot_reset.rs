@@ -27,7 +27,7 @@ pub(super) fn scope(device: BorrowedFd<'_>) -> io::Result<Vec<(Bdf, u32)>> {
 fn entry(message: &Message, at: usize) -> io::Result<(Bdf, u32)> {
     let (group, place) = (message.u32(at), message.u32(at + 4));
     let [bus, devfn] = [(place >> 16) as u8, (place >> 24) as u8];
-    let device = Bdf::new(place as u16, bus, devfn >> 3, devfn & 7);
+    let device = Bdf::new(place & 0xffff, bus, devfn >> 3, devfn & 7);
     Ok((device.map_err(|_| io::ErrorKind::InvalidData)?, group))
 }
 

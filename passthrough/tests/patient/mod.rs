@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use pellucid_partition::{Bdf, Mapping};
 use pellucid_passthrough::{
-    Bar, BarKind, DriverState, Function, Ids, IrqInfo, IrqKind, RegionIndex, RegionInfo, Transport,
+    Bar, BarKind, Function, Ids, IrqInfo, IrqKind, RegionIndex, RegionInfo, Transport,
 };
 
 /// What is wrong with it. Several may be.
@@ -197,29 +197,22 @@ fn fresh(sick: &[Sick]) -> Vec<u8> {
 
 /// The function as the host surveyed it. Its reset methods: none, so that nothing is known beforehand.
 pub(crate) fn function() -> Function {
+    let ids = Ids {
+        vendor: 0x1b36,
+        device: 0x10,
+        class: 0x01_0802,
+        revision: 2,
+        subsystem: [0, 0],
+    };
+    let registers = Bar {
+        index: 0,
+        kind: BarKind::Memory64 { prefetchable: false },
+        address: 0x2_fe60_0000,
+        size: 0x4000,
+    };
     Function {
-        bdf: DEVICE.parse().unwrap(),
-        ids: Ids {
-            vendor: 0x1b36,
-            device: 0x10,
-            class: 0x01_0802,
-            revision: 2,
-            subsystem: [0, 0],
-        },
-        driver: DriverState::default(),
-        group: None,
-        bars: vec![Bar {
-            index: 0,
-            kind: BarKind::Memory64 { prefetchable: false },
-            address: 0x2_fe60_0000,
-            size: 0x4000,
-        }],
-        upstream: Vec::new(),
-        bridge: None,
-        slot: None,
-        reset_methods: Vec::new(),
-        numa_node: None,
-        uses: Vec::new(),
+        bars: vec![registers],
+        ..Function::bare(DEVICE.parse().unwrap(), ids)
     }
 }
 
