@@ -267,10 +267,11 @@ proptest! {
                 check(&inventory, &refused.others, &forced)?;
             }
         }
-        // Without force the same is against it, and the host's use of what was forced.
-        let against = |outcome: &Result<Vec<Admitted>, pellucid_passthrough::SetRefused>| match outcome {
-            Ok(_) => Vec::new(),
-            Err(refused) => refused.refusals.clone(),
+        // Without force the same is against each function by itself, and the host's use of what was forced. Of whole groups `check` tells.
+        let against = |outcome: &Result<Vec<Admitted>, pellucid_passthrough::SetRefused>| -> Vec<Refusal> {
+            let all = outcome.as_ref().err().map(|refused| refused.refusals.clone()).unwrap_or_default();
+            let alone = |refusal: &Refusal| !matches!(refusal, Refusal::SharedGroup { .. });
+            all.into_iter().filter(alone).collect()
         };
         let in_use = |refusal: &Refusal| matches!(refusal, Refusal::InUse { device, .. } if forced.contains(device));
         let mut without = against(&plain);
