@@ -9,6 +9,7 @@
 pub(crate) mod disk;
 pub(crate) mod engine;
 pub(crate) mod host;
+pub(crate) mod lent;
 pub(crate) mod linux;
 pub(crate) mod server;
 pub(crate) mod tiny;
