@@ -151,6 +151,12 @@ pub enum LendError {
         /// Why.
         source: pellucid_chipset::PciError,
     },
+    /// Nobody would learn of errors of the devices.
+    #[error("watching for errors of the devices: {source}")]
+    Watch {
+        /// What the kernel refused.
+        source: std::io::Error,
+    },
     /// A device's interrupt line could not be connected.
     #[error(transparent)]
     Line(pellucid_partition::InterruptError),

@@ -1,8 +1,10 @@
 //! What a running server tells its owner.
 
 use pellucid_partition::Bdf;
-use pellucid_passthrough::ResetReport;
+use pellucid_passthrough::{DeviceEvent, DmaFault, ErrorReport, ResetReport};
 use pellucid_vcpu::{SystemRequest, VcpuEvent};
+
+use crate::policy::{DevicePolicy, Reaction};
 
 /// Something that happened to a running server. Told on the thread where it happened: the receiver must not block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,10 +19,26 @@ pub enum ServerEvent {
         /// What KVM or the run loop said.
         cause: String,
     },
-    /// A lent device reported an error that it could not recover from.
+    /// An error that could not be corrected came through the port that a lent device is below.
     DeviceError {
         /// Its address on the host; in the guest, if another process serves it.
         device: Bdf,
+        /// Whose error it was, and which.
+        report: ErrorReport,
+        /// What its policy asks for; [`LogicalServer::react`](crate::LogicalServer::react) does it.
+        reaction: Reaction,
+    },
+    /// A lent device had more corrected errors than its policy is silent about.
+    DeviceCorrected {
+        /// Its address on the host.
+        device: Bdf,
+        /// How many since the server started.
+        corrected: u64,
+    },
+    /// The IOMMU blocked what a lent device wanted to do: its guest is hostile or mistaken, or the device is broken.
+    DeviceBlocked {
+        /// Which device, what, and where.
+        fault: DmaFault,
     },
     /// A lent device was reset after the guest, and is back on its driver if it is well.
     DeviceReset {
@@ -31,15 +49,49 @@ pub enum ServerEvent {
     DeviceWanted {
         /// Its address on the host; in the guest, if another process serves it.
         device: Bdf,
+        /// What its policy asks for; [`LogicalServer::react`](crate::LogicalServer::react) does it.
+        reaction: Reaction,
     },
     /// The process that serves a lent device has gone, or was given up: the guest reads all ones from the device.
     DeviceLost {
         /// Its address in the guest; a served device has none on the host.
         device: Bdf,
+        /// What its policy asks for after an error; [`LogicalServer::react`](crate::LogicalServer::react) does it.
+        reaction: Reaction,
     },
 }
 
 impl ServerEvent {
+    pub(crate) fn of_device(event: DeviceEvent, policy: &DevicePolicy) -> Self {
+        match event {
+            DeviceEvent::Error { device, report } => Self::DeviceError {
+                device,
+                reaction: policy.reaction_to(&report),
+                report,
+            },
+            DeviceEvent::Wanted { device } => Self::DeviceWanted {
+                device,
+                reaction: policy.on_request,
+            },
+            DeviceEvent::Lost { device } => Self::DeviceLost {
+                device,
+                reaction: policy.on_error,
+            },
+            DeviceEvent::Corrected { device, corrected } => Self::DeviceCorrected { device, corrected },
+            DeviceEvent::Blocked { fault } => Self::DeviceBlocked { fault },
+        }
+    }
+
+    /// The device that a policy has something to say about, and what.
+    pub(crate) fn reaction(&self) -> Option<(Bdf, Reaction)> {
+        match self {
+            Self::DeviceError { device, reaction, .. }
+            | Self::DeviceWanted { device, reaction }
+            | Self::DeviceLost { device, reaction } => Some((*device, *reaction)),
+            _ => None,
+        }
+    }
+
     pub(crate) fn of_vcpu(event: VcpuEvent) -> Self {
         match event {
             VcpuEvent::System {

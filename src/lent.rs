@@ -7,20 +7,32 @@ use pellucid_chipset::{Board, Placed, Placeholder, PortAt, PortIdentity, RootPor
 use pellucid_image::{RootPort as DescribedPort, intx_gsi};
 use pellucid_partition::{Bdf, Layout, Populated, StateDir};
 use pellucid_passthrough::{
-    Admitted, Assigned, Bar, BarShape, Bound, Claimant, DeviceEvent, Function, Guest, IoSpace, IrqKind,
-    Placement, PlacementWindows, PortWindows, RegionIndex, ReleaseError, Served, View,
+    Admitted, Assigned, Bound, Claimant, ErrorWatch, Function, Guest, IoSpace, Placement, PlacementWindows,
+    PortWindows, ReleaseError, Served, View, Watched,
 };
 
 use crate::error::LendError;
 use crate::event::ServerEvent;
 use crate::offer::Offer;
+use crate::policy::DevicePolicy;
+use crate::seen::{as_seen, interrupt_pin};
 use crate::server::EventSink;
 use crate::spec::DeviceSource;
 use crate::topology::Topology;
 
 /// Functions off their host drivers and opened. None can do DMA yet.
 pub(crate) struct Taken {
-    functions: Vec<(Bdf, Bound)>,
+    functions: Vec<Opened>,
+}
+
+/// One of them.
+struct Opened {
+    /// Its address in the guest.
+    at: Bdf,
+    /// Its address on the host, if it is the host's.
+    host: Option<Bdf>,
+    policy: DevicePolicy,
+    bound: Bound,
 }
 
 /// Where the functions are in the guest, and the ports before them.
@@ -33,7 +45,10 @@ pub(crate) struct Tree {
 /// Functions that the guest drives. Dropping it gives them back.
 #[derive(Default)]
 pub(crate) struct Lent {
-    // Teardown order: first nobody finds them, then they are stopped and given back.
+    // Teardown order: what happens to them now is told to nobody, nobody finds them, then they are stopped and given back.
+    watch: Option<ErrorWatch>,
+    stand_ins: Vec<Placed>,
+    /// Of each assigned function, in their order.
     placed: Vec<Placed>,
     assigned: Vec<Assigned>,
 }
@@ -51,6 +66,7 @@ impl Taken {
         let mut claimed = Claimant::new(state, partition).claim_all(admitted)?.into_iter();
         let mut space = None;
         for (offer, at) in offers.into_iter().zip(places) {
+            let (host, policy) = (offer.spec().host(), offer.spec().policy);
             let bound = match &offer.spec().from {
                 DeviceSource::Served(socket) => Served::claim(socket, *at, state, partition)?.bind()?,
                 DeviceSource::Host(_) => {
@@ -64,7 +80,12 @@ impl Taken {
                     claimed.bind(space)?
                 }
             };
-            functions.push((*at, bound));
+            functions.push(Opened {
+                at: *at,
+                host,
+                policy,
+                bound,
+            });
         }
         Ok(Self { functions })
     }
@@ -72,7 +93,7 @@ impl Taken {
     /// Finds a place for every BAR and port window.
     pub(crate) fn place(&self, topology: Topology, layout: &Layout) -> Result<Tree, LendError> {
         let windows = PlacementWindows::of(layout);
-        let seen = |(guest, bound): &(Bdf, Bound)| as_seen(bound, *guest, &topology);
+        let seen = |opened: &Opened| as_seen(&opened.bound, opened.at, &topology);
         let functions: Vec<Function> = self.functions.iter().map(seen).collect();
         let placement = Placement::fit(&windows, &functions.iter().collect::<Vec<_>>())?;
         Ok(Tree {
@@ -91,23 +112,46 @@ impl Taken {
         events: &EventSink,
     ) -> Result<Lent, LendError> {
         let guest = Guest::of(populated);
-        let mut lent = Lent::default();
+        let mut lent = Lent {
+            watch: self.watch(events)?,
+            ..Lent::default()
+        };
         for at in tree.topology.stand_ins() {
             let placed = board
                 .pci()
                 .place(at, Arc::new(Placeholder::new(STAND_IN, HOST_BRIDGE_CLASS)));
-            lent.placed
+            lent.stand_ins
                 .push(placed.map_err(|source| LendError::Place { device: at, source })?);
         }
-        for (at, bound) in self.functions {
-            let view = tree.view(at, &bound, populated, events)?;
-            let assigned = bound.assign(&guest, view)?;
+        for opened in self.functions {
+            let at = opened.at;
+            let view = tree.view(&opened, populated, events)?;
+            let assigned = opened.bound.assign(&guest, view)?;
             let placed = board.pci().place(at, assigned.config());
             lent.assigned.push(assigned);
             lent.placed
                 .push(placed.map_err(|source| LendError::Place { device: at, source })?);
         }
         Ok(lent)
+    }
+
+    /// Watches for what no device of its own tells.
+    fn watch(&self, events: &EventSink) -> Result<Option<ErrorWatch>, LendError> {
+        let watched = |opened: &Opened| {
+            Some(Watched {
+                device: opened.host?,
+                corrected: opened.policy.corrected,
+            })
+        };
+        let watched: Vec<_> = self.functions.iter().filter_map(watched).collect();
+        if watched.is_empty() {
+            return Ok(None);
+        }
+        let told = Arc::clone(events);
+        let sink = move |event| told(ServerEvent::of_device(event, &DevicePolicy::default()));
+        ErrorWatch::start(&watched, Arc::new(sink))
+            .map(Some)
+            .map_err(|source| LendError::Watch { source })
     }
 }
 
@@ -159,13 +203,11 @@ impl Tree {
         }
     }
 
-    fn view(
-        &self,
-        at: Bdf,
-        bound: &Bound,
-        populated: &Populated,
-        events: &EventSink,
-    ) -> Result<View, LendError> {
+    fn view(&self, opened: &Opened, populated: &Populated, events: &EventSink) -> Result<View, LendError> {
+        let Opened {
+            at, policy, bound, ..
+        } = opened;
+        let (at, policy) = (*at, *policy);
         let (mut line, mut line_register) = (None, 0);
         if let Some(pin) = interrupt_pin(bound) {
             let gsi = self.topology.root_pin(at, pin, intx_gsi);
@@ -183,66 +225,50 @@ impl Tree {
             windows: self.windows.clone(),
             line,
             line_register,
-            events: Arc::new(move |event| {
-                told(match event {
-                    DeviceEvent::Error { device } => ServerEvent::DeviceError { device },
-                    DeviceEvent::Wanted { device } => ServerEvent::DeviceWanted { device },
-                    DeviceEvent::Lost { device } => ServerEvent::DeviceLost { device },
-                });
-            }),
+            events: Arc::new(move |event| told(ServerEvent::of_device(event, &policy))),
         })
     }
 }
 
 impl Lent {
+    /// Takes one function from the guest and gives it back, if the guest still has it.
+    pub(crate) fn unplug(&mut self, device: Bdf, events: &EventSink) -> Result<(), ReleaseError> {
+        let Some(index) = self.assigned.iter().position(|assigned| assigned.bdf() == device) else {
+            return Ok(());
+        };
+        drop(self.placed.remove(index));
+        give_back(vec![self.assigned.remove(index).unassign()], events)
+    }
+
     /// Gives every function back; a failure does not keep the others, and the first one is returned.
     pub(crate) fn release(self, events: &EventSink) -> Result<(), ReleaseError> {
+        drop((self.watch, self.stand_ins));
         drop(self.placed);
-        let stopped = self.assigned.into_iter().map(Assigned::unassign).collect();
-        let mut outcome = Ok(());
-        for released in Bound::release_all(stopped) {
-            let report = match &released {
-                Ok(released) => Some(&released.reset),
-                Err(error) => error.report(),
-            };
-            if let Some(report) = report {
-                events(ServerEvent::DeviceReset {
-                    report: Box::new(report.clone()),
-                });
-            }
-            outcome = outcome.and(released.map(|_| ()));
-        }
-        outcome
+        give_back(
+            self.assigned.into_iter().map(Assigned::unassign).collect(),
+            events,
+        )
     }
 }
 
-/// The function as placement must see it: at its address in the guest, behind the guest's port, with its expansion ROM.
-fn as_seen(bound: &Bound, guest: Bdf, topology: &Topology) -> Function {
-    let mut function = bound.function().clone();
-    function.bdf = guest;
-    function.upstream = topology.path(guest.bus());
-    let rom = BarShape::rom_of(bound.transport())
-        .filter(|_| function.bars.iter().all(|bar| bar.index < BarShape::ROM));
-    function.bars.extend(rom.map(|rom| Bar {
-        index: rom.index,
-        kind: rom.kind,
-        address: rom.address,
-        size: rom.size,
-    }));
-    function
+/// Resets and gives back, tells how, and returns the first failure.
+fn give_back(stopped: Vec<Bound>, events: &EventSink) -> Result<(), ReleaseError> {
+    let mut outcome = Ok(());
+    for released in Bound::release_all(stopped) {
+        let report = match &released {
+            Ok(released) => Some(&released.reset),
+            Err(error) => error.report(),
+        };
+        if let Some(report) = report {
+            events(ServerEvent::DeviceReset {
+                report: Box::new(report.clone()),
+            });
+        }
+        outcome = outcome.and(released.map(|_| ()));
+    }
+    outcome
 }
 
-/// The INTx pin that the function uses, from 0; `None` without INTx.
-fn interrupt_pin(bound: &Bound) -> Option<u8> {
-    let transport = bound.transport();
-    let mut register = [0];
-    let read = transport.read(RegionIndex::Config, INTERRUPT_PIN, &mut register);
-    let wired = transport.irq(IrqKind::Intx).count > 0 && read.is_ok();
-    (wired && (1..=4).contains(&register[0])).then(|| register[0] - 1)
-}
-
-/// PCI 3.0, 6.2.4.
-const INTERRUPT_PIN: u64 = 0x3d;
 /// Who stands at a function 0 that is not lent: a host bridge of QEMU's, which no driver takes.
 const STAND_IN: PortIdentity = PortIdentity {
     vendor: 0x1b36,

@@ -6,6 +6,8 @@ mod error;
 mod event;
 mod lent;
 mod offer;
+mod policy;
+mod seen;
 mod server;
 mod spec;
 mod topology;
@@ -14,7 +16,8 @@ pub use check::{Checked, Examination};
 pub use error::{CheckError, LendError, StartError, TopologyError};
 pub use event::ServerEvent;
 pub use offer::Offer;
-pub use server::{Console, EventSink, FinishError, LogicalServer};
+pub use policy::{DevicePolicy, Reaction, ReactionError};
+pub use server::{Console, EventSink, FinishError, LogicalServer, Then};
 pub use spec::{CpuPolicy, DeviceSource, DeviceSpec, ServerSpec, Source};
 
 pub use pellucid_chipset as chipset;

@@ -14,6 +14,7 @@ use crate::check::Checked;
 use crate::error::StartError;
 use crate::event::ServerEvent;
 use crate::lent::{Lent, Taken};
+use crate::policy::Reaction;
 use crate::spec::CpuPolicy;
 
 /// A server whose vCPUs are in the guest. Dropping it stops them and gives everything back.
@@ -33,6 +34,18 @@ pub struct Console {
     pub output: Box<dyn Write + Send>,
     /// Called when input that was not taken may be offered again.
     pub room: Box<dyn Fn() + Send + Sync>,
+}
+
+/// What becomes of a server after a reaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a server that is to end does so by `finish`"]
+pub enum Then {
+    /// The guest runs on.
+    GoesOn,
+    /// The guest stands still until [`LogicalServer::resume`].
+    Stands,
+    /// It is to be finished now.
+    Ends,
 }
 
 /// What could not be given back as it should. All other parts were.
@@ -126,6 +139,30 @@ impl LogicalServer {
     #[must_use]
     pub fn exits(&self) -> Vec<ExitCounts> {
         self.running.exits()
+    }
+
+    /// Does what the policy of a device asks for when `event` happened; nothing on other events. A device that is gone already is left so.
+    pub fn react(&mut self, event: &ServerEvent) -> Result<Then, FinishError> {
+        let Some((device, reaction)) = event.reaction() else {
+            return Ok(Then::GoesOn);
+        };
+        match reaction {
+            Reaction::Report => Ok(Then::GoesOn),
+            Reaction::Pause => {
+                self.running.pause(STOP_TIMEOUT)?;
+                Ok(Then::Stands)
+            }
+            Reaction::Stop => Ok(Then::Ends),
+            Reaction::Unplug => {
+                self.lent.unplug(device, &self.events)?;
+                Ok(Then::GoesOn)
+            }
+        }
+    }
+
+    /// Lets a guest that stands still go on.
+    pub fn resume(&mut self) {
+        self.running.resume();
     }
 
     /// Stops the vCPUs if they still run, and gives everything back: devices to their drivers, memory, claims.

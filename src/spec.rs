@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use pellucid_partition::{Bdf, CpuShare, PartitionSpec};
 
+use crate::policy::DevicePolicy;
+
 /// A logical server: its share of the host, what it boots, what it is lent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSpec {
@@ -54,6 +56,8 @@ pub struct DeviceSpec {
     pub at: Option<Bdf>,
     /// Whether it is wanted although the host uses it: its disk is mounted, the default route leaves through it.
     pub force: bool,
+    /// What is to happen when something happens to it.
+    pub policy: DevicePolicy,
 }
 
 /// Where a function comes from.
@@ -66,6 +70,17 @@ pub enum DeviceSource {
 }
 
 impl DeviceSpec {
+    /// A function at no address that is said, of which its owner is only told.
+    #[must_use]
+    pub fn new(from: DeviceSource) -> DeviceSpec {
+        DeviceSpec {
+            from,
+            at: None,
+            force: false,
+            policy: DevicePolicy::default(),
+        }
+    }
+
     /// The address in the guest that it is to have, if one is said.
     #[must_use]
     pub fn wanted(&self) -> Option<Bdf> {

@@ -331,8 +331,10 @@ mod tests {
                 None => DeviceSource::Host(from.parse().unwrap()),
             };
             let at = at.map(|at| at.parse().unwrap());
-            let force = false;
-            DeviceSpec { from, at, force }
+            DeviceSpec {
+                at,
+                ..DeviceSpec::new(from)
+            }
         };
         let wanted: Vec<_> = devices.iter().map(offer).collect();
         let mut refusals = Vec::new();

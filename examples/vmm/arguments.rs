@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use pellucid::partition::{
     Bdf, Cap, CpuRequest, CpuShare, NodeRequest, PageSize, PartitionSpec, Siblings, SpecError, Weight,
 };
-use pellucid::{CpuPolicy, DeviceSource, DeviceSpec, ServerSpec, Source};
+use pellucid::{CpuPolicy, DeviceSource, DeviceSpec, Reaction, ServerSpec, Source};
 
 /// The reference VMM of Pellucid: runs an ordinary server disk as a logical server on lent hardware.
 #[derive(Parser)]
@@ -80,8 +80,11 @@ pub(crate) struct RunArguments {
     cpu: CpuArguments,
     #[command(flatten)]
     source: SourceArguments,
-    /// PCI function to lend, at its own address or at another, with force although the host uses it; repeatable
-    #[arg(long = "device", value_name = "BDF|unix:SOCKET[,at=BDF][,force]", value_parser = parse_device)]
+    /// PCI function to lend, at its own address or at another; repeatable. Options after commas: at=BDF, force although the host uses it,
+    /// on-error=REACTION to an
+    /// uncorrectable error, on-request=REACTION when the host wants it back (report, pause, stop, unplug), corrected=COUNT of corrected
+    /// errors that are told
+    #[arg(long = "device", value_name = "BDF|unix:SOCKET[,OPTION]...", value_parser = parse_device)]
     devices: Vec<DeviceSpec>,
     /// Where the serial console goes: stdio, pty, or a file
     #[arg(long, default_value = "stdio")]
@@ -249,20 +252,18 @@ fn parse_cpus(text: &str) -> Result<Result<CpuRequest, SpecError>, String> {
 
 fn parse_device(text: &str) -> Result<DeviceSpec, String> {
     let address = |text: &str| text.parse::<Bdf>().map_err(|error| error.to_string());
-    let (mut from, mut at, mut force) = (text, None, false);
-    // A path may have commas, so options are taken from the end.
-    loop {
-        if let Some(rest) = from.strip_suffix(",force").filter(|_| !force) {
-            (from, force) = (rest, true);
-        } else if let Some((rest, option)) = from.rsplit_once(",at=").filter(|_| at.is_none()) {
-            (from, at) = (rest, Some(address(option)?));
-        } else {
+    let mut device = DeviceSpec::new(DeviceSource::Served("".into()));
+    let mut from = text;
+    // From the end, because a path may have commas.
+    while let Some((before, word)) = from.rsplit_once(',') {
+        if !apply(&mut device, word)? {
             break;
         }
+        from = before;
     }
-    let from = match from.strip_prefix("unix:") {
+    device.from = match from.strip_prefix("unix:") {
         Some("") => return Err(format!("{text:?}: name the socket, as in unix:/run/device.sock")),
-        Some(_) if force => {
+        Some(_) if device.force => {
             return Err(format!(
                 "{text:?}: force is for functions that the host uses, not for served ones"
             ));
@@ -270,12 +271,33 @@ fn parse_device(text: &str) -> Result<DeviceSpec, String> {
         Some(path) => DeviceSource::Served(path.into()),
         None if from.contains(',') => {
             return Err(format!(
-                "{text:?}: the options of a device are at=BDF and force, each once"
+                "{text:?}: the options of a device are at=BDF, force, on-error=REACTION, on-request=REACTION and corrected=COUNT, each once"
             ));
         }
         None => DeviceSource::Host(address(from)?),
     };
-    Ok(DeviceSpec { from, at, force })
+    Ok(device)
+}
+
+/// Whether `word` is an option of a device, and then what it says.
+fn apply(device: &mut DeviceSpec, word: &str) -> Result<bool, String> {
+    let reaction = |text: &str| text.parse::<Reaction>().map_err(|error| error.to_string());
+    match word.split_once('=') {
+        None if word == "force" && !device.force => device.force = true,
+        Some(("at", at)) if device.at.is_none() => {
+            device.at = Some(at.parse::<Bdf>().map_err(|error| error.to_string())?)
+        }
+        Some(("on-error", word)) => device.policy.on_error = reaction(word)?,
+        Some(("on-request", word)) => device.policy.on_request = reaction(word)?,
+        Some(("corrected", count)) => device.policy.corrected = Some(parse_count(count)?),
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn parse_count(text: &str) -> Result<u64, String> {
+    let count = text.parse().ok().filter(|count| *count > 0);
+    count.ok_or_else(|| format!("{text:?} is no count of errors, 1 or more"))
 }
 
 #[cfg(test)]
@@ -308,6 +330,14 @@ mod tests {
         let device = parse_device("01:00.0,at=0000:02:00.0").unwrap();
         assert_eq!(device.at.unwrap().to_string(), "0000:02:00.0");
         assert!(!device.force);
+        assert_eq!(device.policy, pellucid::DevicePolicy::default());
+        let device = parse_device("01:00.0,on-error=unplug,on-request=stop,corrected=100").unwrap();
+        let policy = device.policy;
+        assert_eq!(
+            (policy.on_error, policy.on_request),
+            (Reaction::Unplug, Reaction::Stop)
+        );
+        assert_eq!((device.at, policy.corrected), (None, Some(100)));
         for forced in ["01:00.0,force,at=02:00.0", "01:00.0,at=02:00.0,force"] {
             let device = parse_device(forced).unwrap();
             assert!(device.force && device.at == "02:00.0".parse().ok(), "{forced}");
@@ -337,6 +367,16 @@ mod tests {
             .iter()
             .all(|text| parse_device(text).is_err())
         );
+        for wrong in [
+            "on=0000:02:00.0",
+            "on-error=kill",
+            "on-error",
+            "corrected=0",
+            "corrected=-1",
+            "",
+        ] {
+            assert!(parse_device(&format!("01:00.0,{wrong}")).is_err(), "{wrong}");
+        }
         assert_eq!(parse_size("512M"), Ok(512 << 20));
         assert_eq!(parse_size("1GiB"), Ok(1 << 30));
         assert!(

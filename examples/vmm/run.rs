@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use pellucid::passthrough::ResetReport;
-use pellucid::{Console as GuestConsole, LogicalServer, ServerEvent, Source};
+use pellucid::{Console as GuestConsole, LogicalServer, ServerEvent, Source, Then};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::arguments::RunArguments;
@@ -31,6 +31,9 @@ pub(crate) fn run(arguments: &RunArguments) -> Outcome {
             End::Crashed => return Ok(Status::GuestCrashed),
             End::PoweredOff => return Ok(Status::Done),
             End::Stopped => return Err("stopped before the guest had powered off, as asked twice".into()),
+            End::Policy => {
+                return Err("stopped before the guest had powered off, by a device's policy".into());
+            }
         }
     }
 }
@@ -43,6 +46,8 @@ enum End {
     Crashed,
     /// A second request to stop came before the guest had powered off.
     Stopped,
+    /// What happened to a device is answered so by its policy.
+    Policy,
 }
 
 fn run_once(arguments: &RunArguments, requests: &mut Requests) -> Result<End, Box<dyn std::error::Error>> {
@@ -61,15 +66,16 @@ fn run_once(arguments: &RunArguments, requests: &mut Requests) -> Result<End, Bo
         output,
         room: Box::new(move || room.ring()),
     };
-    let server = checked.start(&state, guest_console, &sink, &|_| ())?;
+    let mut server = checked.start(&state, guest_console, &sink, &|_| ())?;
+    let cpus = Disturbances::of(&server);
     let end = Watch {
-        server: &server,
+        server: &mut server,
         console: &mut console,
         requests,
         events: &events,
         wake: &wake,
         typed: Vec::new(),
-        cpus: Disturbances::of(&server),
+        cpus,
     }
     .run();
     let exits = server.finish();
@@ -108,7 +114,7 @@ fn resets(events: &Receiver<ServerEvent>) -> Vec<ResetReport> {
 
 /// Everything that one run waits for.
 struct Watch<'r> {
-    server: &'r LogicalServer,
+    server: &'r mut LogicalServer,
     console: &'r mut Console,
     requests: &'r mut Requests,
     events: &'r Receiver<ServerEvent>,
@@ -121,8 +127,13 @@ struct Watch<'r> {
 impl Watch<'_> {
     fn run(mut self) -> io::Result<End> {
         loop {
-            if let Some(end) = self.events.try_iter().find_map(|event| end_of(&event)) {
-                return Ok(end);
+            while let Ok(event) = self.events.try_recv() {
+                if let Some(end) = end_of(&event).or_else(|| self.react(&event)) {
+                    return Ok(end);
+                }
+            }
+            if self.requests.goes_on() {
+                self.server.resume();
             }
             match self.requests.take() {
                 None => {}
@@ -135,6 +146,23 @@ impl Watch<'_> {
             let taken = self.server.input(&self.typed);
             self.typed.drain(..taken);
             self.wait()?;
+        }
+    }
+
+    /// Does what a device's policy asks for.
+    fn react(&mut self, event: &ServerEvent) -> Option<End> {
+        match self.server.react(event) {
+            Ok(Then::GoesOn) => None,
+            Ok(Then::Stands) => {
+                let pid = std::process::id();
+                eprintln!("vmm: the guest stands still; `kill -CONT {pid}` lets it go on\r");
+                None
+            }
+            Ok(Then::Ends) => Some(End::Policy),
+            Err(error) => {
+                eprintln!("vmm: {error}\r");
+                Some(End::Policy)
+            }
         }
     }
 
@@ -203,18 +231,32 @@ fn end_of(event: &ServerEvent) -> Option<End> {
             eprintln!("vmm: the guest crashed: {cause}\r");
             Some(End::Crashed)
         }
-        ServerEvent::DeviceError { device } => {
-            eprintln!("vmm: device {device} reported an error that it could not recover from\r");
+        ServerEvent::DeviceError {
+            device,
+            report,
+            reaction,
+        } => {
+            eprintln!("vmm: device {device}: {report}; policy: {reaction}\r");
             None
         }
-        ServerEvent::DeviceWanted { device } => {
-            eprintln!("vmm: the host asks for device {device} back; power the guest off to return it\r");
+        ServerEvent::DeviceCorrected { device, corrected } => {
+            eprintln!("vmm: device {device}: {corrected} corrected errors since the start\r");
             None
         }
-        ServerEvent::DeviceLost { device } => {
-            eprintln!(
-                "vmm: the process that serves device {device} is lost; the guest goes on without the device\r"
-            );
+        ServerEvent::DeviceReset { report } => {
+            eprintln!("vmm: {report}\r");
+            None
+        }
+        ServerEvent::DeviceBlocked { fault } => {
+            eprintln!("vmm: {fault}\r");
+            None
+        }
+        ServerEvent::DeviceWanted { device, reaction } => {
+            eprintln!("vmm: the host asks for device {device} back; policy: {reaction}\r");
+            None
+        }
+        ServerEvent::DeviceLost { device, reaction } => {
+            eprintln!("vmm: the process that serves device {device} is lost; policy: {reaction}\r");
             None
         }
         other => {

@@ -1,10 +1,10 @@
-//! SIGTERM, SIGINT and SIGHUP as a counter and something to wait on.
+//! SIGTERM, SIGINT and SIGHUP as a counter, SIGCONT as a flag, and something to wait on for all of them.
 
 use std::io;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use libc::{SIGHUP, SIGINT, SIGTERM, c_int, c_void, siginfo_t};
+use libc::{SIGCONT, SIGHUP, SIGINT, SIGTERM, c_int, c_void, siginfo_t};
 use vmm_sys_util::signal::register_signal_handler;
 
 use crate::wake::Wake;
@@ -23,6 +23,7 @@ impl Requests {
         for signal in [SIGTERM, SIGINT, SIGHUP] {
             register_signal_handler(signal, note).map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
         }
+        register_signal_handler(SIGCONT, go_on).map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
         Ok(Self { seen: 0, wake })
     }
 
@@ -34,6 +35,11 @@ impl Requests {
     /// Counts a request that a person made at the console.
     pub(crate) fn ask(&self) {
         COUNT.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether SIGCONT came since the last call.
+    pub(crate) fn goes_on(&self) -> bool {
+        GO_ON.swap(false, Ordering::Relaxed)
     }
 
     /// How many requests there are in all, if one came since the last call.
@@ -54,5 +60,14 @@ extern "C" fn note(_: c_int, _: *mut siginfo_t, _: *mut c_void) {
     }
 }
 
+/// As above.
+extern "C" fn go_on(_: c_int, _: *mut siginfo_t, _: *mut c_void) {
+    GO_ON.store(true, Ordering::Relaxed);
+    if let Some(wake) = WAKE.get() {
+        wake.ring();
+    }
+}
+
+static GO_ON: AtomicBool = AtomicBool::new(false);
 static COUNT: AtomicU32 = AtomicU32::new(0);
 static WAKE: OnceLock<Wake> = OnceLock::new();

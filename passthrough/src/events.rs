@@ -9,16 +9,32 @@ use pellucid_partition::Bdf;
 use rustix::event::{PollFd, PollFlags, poll};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use crate::aer::{self, ErrorReport, Reporter};
+use crate::dma_fault::DmaFault;
 use crate::sys::borrow;
 use crate::transport::{IrqKind, Transport};
 
 /// Something that the host says about a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceEvent {
-    /// The device reported an uncorrectable error (AER); what it does from now on cannot be trusted.
+    /// An uncorrectable error (AER) came through the port that the device is below.
     Error {
         /// The function.
         device: Bdf,
+        /// Whose error it was, and which.
+        report: ErrorReport,
+    },
+    /// The device had more corrected errors than its owner wants to be silent about.
+    Corrected {
+        /// The function.
+        device: Bdf,
+        /// How many since it is watched.
+        corrected: u64,
+    },
+    /// The IOMMU blocked what the device wanted to do.
+    Blocked {
+        /// What that was.
+        fault: DmaFault,
     },
     /// The host asks for the device back (unbind, removal).
     Wanted {
@@ -53,6 +69,9 @@ impl Listener {
         let stop = Arc::new(EventFd::new(flags)?);
         let (error, request) = (EventFd::new(flags)?, EventFd::new(flags)?);
         let loss = transport.loss().transpose()?;
+        // What another process serves is no function of the host, whatever has that address there.
+        let counted = loss.is_none().then_some(device);
+        let reporter = Reporter::begin(counted, transport.as_ref());
         // It is whole before anything is wired, so that its drop unwires what was when a later step fails.
         let mut listener = Listener {
             stop: Arc::clone(&stop),
@@ -70,7 +89,12 @@ impl Listener {
             .name(format!("events-{device}"))
             .stack_size(STACK)
             .spawn(move || {
-                let told = Told { error, request, loss };
+                let told = Told {
+                    reporter,
+                    error,
+                    request,
+                    loss,
+                };
                 listen(device, &stop, told, sink.as_ref());
             })?;
         listener.thread = Some(thread);
@@ -85,6 +109,7 @@ impl Drop for Listener {
                 tracing::debug!(?kind, %error, "an event was not unwired");
             }
         }
+        aer::clear(self.transport.as_ref());
         let stopped = self.stop.write(1).is_ok();
         // The last holder may be that thread itself, in the sink's hands.
         let other = |thread: &JoinHandle<()>| thread.thread().id() != thread::current().id();
@@ -98,6 +123,7 @@ impl Drop for Listener {
 
 /// By what the host tells.
 struct Told {
+    reporter: Reporter,
     error: EventFd,
     request: EventFd,
     loss: Option<OwnedFd>,
@@ -124,8 +150,9 @@ fn listen(device: Bdf, stop: &EventFd, mut told: Told, sink: &dyn Fn(DeviceEvent
         }
         let lost = polled.get(3).is_some_and(|fd| !fd.revents().is_empty());
         if told.error.read().is_ok() {
-            tracing::error!(%device, "the device reported an uncorrectable error");
-            sink(DeviceEvent::Error { device });
+            let report = told.reporter.report();
+            tracing::error!(%device, %report, "an uncorrectable error");
+            sink(DeviceEvent::Error { device, report });
         }
         if told.request.read().is_ok() {
             tracing::warn!(%device, "the host wants the device back");
@@ -161,6 +188,7 @@ mod tests {
     struct Host {
         refused: Option<IrqKind>,
         wired: Mutex<Vec<(IrqKind, File)>>,
+        space: Mutex<Vec<u8>>,
     }
 
     impl Host {
@@ -174,13 +202,24 @@ mod tests {
 
     impl Transport for Host {
         fn region(&self, _: RegionIndex) -> Option<RegionInfo> {
-            None
+            let size = self.space.lock().unwrap().len() as u64;
+            Some(RegionInfo {
+                size,
+                ..RegionInfo::default()
+            })
         }
-        fn read(&self, _: RegionIndex, _: u64, _: &mut [u8]) -> io::Result<()> {
-            Err(io::ErrorKind::Unsupported.into())
+        fn read(&self, _: RegionIndex, offset: u64, data: &mut [u8]) -> io::Result<()> {
+            let at = offset as usize;
+            data.copy_from_slice(&self.space.lock().unwrap()[at..at + data.len()]);
+            Ok(())
         }
-        fn write(&self, _: RegionIndex, _: u64, _: &[u8]) -> io::Result<()> {
-            Err(io::ErrorKind::Unsupported.into())
+        fn write(&self, _: RegionIndex, offset: u64, data: &[u8]) -> io::Result<()> {
+            let (at, mut space) = (offset as usize, self.space.lock().unwrap());
+            for (old, new) in space[at..].iter_mut().zip(data) {
+                // Status registers are cleared by ones; that is all that this device has above 0x100.
+                *old = if at >= 0x100 { *old & !new } else { *new };
+            }
+            Ok(())
         }
         fn map(&self, _: RegionIndex, _: u64, _: usize) -> io::Result<Mapping> {
             Err(io::ErrorKind::Unsupported.into())
@@ -235,10 +274,30 @@ mod tests {
         host.signal(IrqKind::Request);
         assert_eq!(heard.recv().unwrap(), DeviceEvent::Wanted { device });
         host.signal(IrqKind::Error);
-        assert_eq!(heard.recv().unwrap(), DeviceEvent::Error { device });
+        let report = ErrorReport::unknown();
+        assert_eq!(heard.recv().unwrap(), DeviceEvent::Error { device, report });
         drop(listener);
         assert!(heard.try_recv().is_err());
         assert!(host.wired.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_function_reports_every_error_and_none_of_an_earlier_user() {
+        let mut space = vec![0_u8; 0x140];
+        (space[0x06], space[0x34]) = (0x10, 0x40);
+        (space[0x40], space[0x48]) = (0x10, 0x10);
+        space[0x100..0x104].copy_from_slice(&0x0001_0001_u32.to_le_bytes());
+        (space[0x105], space[0x110]) = (0x40, 0x01);
+        let (host, listener, _heard) = started(Host {
+            space: Mutex::new(space),
+            ..Host::default()
+        });
+        let register = |at: usize| host.space.lock().unwrap()[at];
+        assert_eq!((register(0x105), register(0x110)), (0, 0), "stale status");
+        assert_eq!(register(0x48), 0x1f, "device control");
+        host.space.lock().unwrap()[0x105] = 0x40;
+        drop(listener);
+        assert_eq!(register(0x105), 0, "what this user leaves");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod admit;
 mod advice;
+mod aer;
 mod assigned;
 mod bars;
 mod bound;
@@ -12,9 +13,11 @@ mod claimed;
 mod config;
 mod custody;
 mod dma;
+mod dma_fault;
 mod driver;
 mod endpoint;
 mod error;
+mod error_watch;
 mod events;
 mod groups;
 mod guest;
@@ -47,6 +50,7 @@ mod wiring;
 
 pub use admit::{Admitted, Wanted};
 pub use advice::{Advice, Reason, Verdict};
+pub use aer::{Blame, ErrorReport, Severity};
 pub use assigned::Assigned;
 pub use bars::{Allowed, BarShape, Change, Decode, Open};
 pub use bound::{Bound, Released};
@@ -54,11 +58,13 @@ pub use capabilities::{Capabilities, Capability};
 pub use claimant::Claimant;
 pub use claimed::{Claimed, RESOURCE_KIND};
 pub use config::{ConfigOrigin, ConfigTable, Register, SIZE as CONFIG_SIZE, Source, Written};
+pub use dma_fault::{Access, DmaFault};
 pub use endpoint::Endpoint;
 pub use error::{
     AssignError, BindError, PlacementError, Refusal, ReleaseError, SetRefused, SriovError, SurveyError,
     TakeError, VfioUserError,
 };
+pub use error_watch::{ErrorWatch, Watched};
 pub use events::{DeviceEvent, EventSink};
 pub use guest::{Guest, View};
 pub use heal::PciHealer;

@@ -129,8 +129,15 @@ impl Server {
                 None => std::thread::sleep(Duration::from_millis(5)),
             }
         };
-        (status, self.err.whole())
+        (status, without_good_news(&self.err.whole()))
     }
+}
+
+/// What was said, but for the lines of devices that were reset and are well.
+fn without_good_news(said: &str) -> String {
+    let good = |line: &str| line.starts_with("vmm: device ") && line.contains(", and well: ");
+    let rest = said.split_inclusive('\n').filter(|line| !good(line));
+    rest.collect()
 }
 
 impl Drop for Server {

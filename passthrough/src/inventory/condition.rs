@@ -64,17 +64,22 @@ impl Condition {
             Some("D3cold") => PowerState::D3Cold,
             _ => PowerState::Unknown,
         };
-        let counts = |name: &str| Some(Counts::parse(&text(path, &format!("aer_dev_{name}"))?));
-        let errors = counts("correctable").map(|correctable| ErrorCounts {
-            correctable,
-            nonfatal: counts("nonfatal").unwrap_or_default(),
-            fatal: counts("fatal").unwrap_or_default(),
-        });
+        let errors = ErrorCounts::read(path);
         Condition { power, errors }
     }
 }
 
 impl ErrorCounts {
+    /// The counters of the function whose folder in sysfs is `path`; None where nobody counts.
+    pub(crate) fn read(path: &Path) -> Option<ErrorCounts> {
+        let counts = |name: &str| Some(Counts::parse(&text(path, &format!("aer_dev_{name}"))?));
+        counts("correctable").map(|correctable| ErrorCounts {
+            correctable,
+            nonfatal: counts("nonfatal").unwrap_or_default(),
+            fatal: counts("fatal").unwrap_or_default(),
+        })
+    }
+
     /// Whether anything was lost: correctable errors alone lose nothing.
     #[must_use]
     pub fn uncorrected(&self) -> u64 {
