@@ -155,15 +155,16 @@ const DIRECTORY: &str = "PELLUCID_TEST_STATE_OF_CHILD";
 /// Nobody in particular.
 const USER: u32 = 65_534;
 
-/// What an unprivileged user finds in a unit that was delegated to him; each line is an answer to the test below.
+/// What a process finds in the unit that it was started in; each line is an answer to the tests below.
 #[test]
-#[ignore = "not a test: the unprivileged process that the other starts"]
-fn unprivileged() {
+#[ignore = "not a test: the process in a unit that the others start"]
+fn unit_process() {
     let mut go = String::new();
     std::io::stdin().read_line(&mut go).unwrap();
     let state = StateDir::at(Path::new(&std::env::var_os(DIRECTORY).unwrap())).unwrap();
     let said = CgroupTree::of_host().isolation(&[CPU]);
     println!("isolation: {said}");
+    let before = own_group();
     let one = Spinner::start(&state, "one");
     println!(
         "shared: {:?}",
@@ -173,21 +174,24 @@ fn unprivileged() {
     println!("got: {:.1}", got.got_percent());
     let done = one.hold.dedicate(&[CPU]).unwrap();
     println!("as said: {}", done == said);
-    one.hold.release().unwrap();
+    println!("left its unit: {}", own_group() != before);
+    let hold = std::sync::Arc::clone(&one.hold);
     drop(one);
+    hold.release().unwrap();
+    println!("back in it: {}", own_group() == before);
     println!("records: {}", state.records().unwrap().len());
 }
 
-/// Runs the unprivileged process in `group`, and returns what it said.
-fn unprivileged_in(group: &Group) -> Vec<String> {
+/// Runs the process in `group` as that user, and returns what it said.
+fn said_in(group: &Group, user: u32) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
-    chown(directory.path(), Some(USER), Some(USER)).unwrap();
+    chown(directory.path(), Some(user), Some(user)).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["--ignored", "--exact", "--nocapture", "unprivileged"])
+        .args(["--ignored", "--exact", "--nocapture", "unit_process"])
         .env(DIRECTORY, directory.path().join("state"))
-        .uid(USER)
-        .gid(USER)
+        .uid(user)
+        .gid(user)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -216,7 +220,7 @@ fn in_a_delegated_unit_an_ordinary_user_has_weights_and_caps_and_no_partition() 
         chown(unit.0.join(file), Some(USER), Some(USER)).unwrap();
     }
     let before = tree();
-    let said = unprivileged_in(&unit);
+    let said = said_in(&unit, USER);
     println!("{said:#?}");
     let isolation = answer(&said, "isolation: ");
     assert!(
@@ -228,6 +232,24 @@ fn in_a_delegated_unit_an_ordinary_user_has_weights_and_caps_and_no_partition() 
     assert!(got <= 42.0, "{got}");
     assert!(got > 20.0, "{got}");
     assert_eq!(answer(&said, "as said: "), "true");
+    assert_eq!(answer(&said, "left its unit: "), "false");
+    assert_eq!(answer(&said, "records: "), "0");
+    assert_eq!(tree(), before);
+}
+
+#[test]
+fn in_a_unit_root_has_partitions_too_and_is_back_in_its_unit_afterwards() {
+    let _alone = alone();
+    let _enabled = Enabled::new();
+    let unit = Group::new("vmm.service");
+    let before = tree();
+    let said = said_in(&unit, 0);
+    println!("{said:#?}");
+    assert_eq!(answer(&said, "isolation: "), "isolated cpuset partition");
+    assert_eq!(answer(&said, "shared: "), "Ok(())");
+    assert_eq!(answer(&said, "as said: "), "true");
+    assert_eq!(answer(&said, "left its unit: "), "true");
+    assert_eq!(answer(&said, "back in it: "), "true");
     assert_eq!(answer(&said, "records: "), "0");
     assert_eq!(tree(), before);
 }
@@ -238,7 +260,7 @@ fn in_a_unit_that_was_not_delegated_an_ordinary_user_is_told_what_is_missing() {
     let _enabled = Enabled::new();
     let unit = Group::new("vmm.service");
     let before = tree();
-    let said = unprivileged_in(&unit);
+    let said = said_in(&unit, USER);
     println!("{said:#?}");
     for line in ["isolation: ", "shared: "] {
         let reason = answer(&said, line);
