@@ -59,6 +59,7 @@ pub use memory::{
 pub use owner::{Owner, Standing, Started};
 pub use plan::{Plan, PlanNode, Planner};
 pub use populate::Progress;
+pub use populate::budget::LockBudget;
 pub use populated::Populated;
 pub use reserved::Reserved;
 pub use spec::{CpuMode, CpuRequest, NodeRequest, PageSize, PartitionSpec, Siblings};

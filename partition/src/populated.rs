@@ -9,7 +9,7 @@ use crate::memory::residence::Residence;
 use crate::memory::{GuestMemory, RegionSpec, Subscription};
 use crate::plan::Plan;
 use crate::populate::Progress;
-use crate::populate::budget::{Budget, Locking};
+use crate::populate::budget::{LockBudget, Locking};
 use crate::reserved::Reserved;
 use crate::vm::Vm;
 
@@ -121,7 +121,7 @@ fn resident(
 ) -> Result<(GuestMemory, Residence), PartitionError> {
     let size = plan.layout().memory();
     let locking = match plan.locked() {
-        true => Budget::read()?.locking(size)?,
+        true => LockBudget::read()?.locking(size)?,
         false => Locking::None,
     };
     let nodes: Vec<_> = plan

@@ -58,6 +58,7 @@ pub use capabilities::{Capabilities, Capability};
 pub use claimant::Claimant;
 pub use claimed::{Claimed, RESOURCE_KIND};
 pub use config::{ConfigOrigin, ConfigTable, Register, SIZE as CONFIG_SIZE, Source, Written};
+pub use dma::DmaProgress;
 pub use dma_fault::{Access, DmaFault};
 pub use endpoint::Endpoint;
 pub use error::{

@@ -14,7 +14,7 @@ use kvm_ioctls::DeviceFd;
 use pellucid_partition::Bdf;
 
 use crate::claimed::Claimed;
-use crate::dma::MappedMemory;
+use crate::dma::{DmaProgress, MappedMemory};
 use crate::error::BindError;
 use crate::groups::Groups;
 use crate::guest::Guest;
@@ -22,13 +22,13 @@ use crate::peers::Peers;
 use crate::sys::{Container, Group, VfioDevice};
 
 /// An I/O address space. Empty of memory until a device is assigned.
-#[derive(Debug)]
 pub struct IoSpace {
     pub(crate) container: Arc<Container>,
     pub(crate) mapped: Mutex<Weak<MappedMemory>>,
     kvm: Mutex<Option<DeviceFd>>,
     groups: Arc<Groups>,
     peers: Arc<Peers>,
+    pub(crate) progress: Mutex<Option<DmaProgress>>,
 }
 
 impl IoSpace {
@@ -49,6 +49,7 @@ impl IoSpace {
             container,
             mapped: Mutex::default(),
             kvm: Mutex::default(),
+            progress: Mutex::default(),
             groups: Arc::default(),
         }))
     }
@@ -150,4 +151,13 @@ fn group_attribute(kvm: &DeviceFd, attribute: u32, group: i32) -> Result<(), kvm
         addr,
         flags: 0,
     })
+}
+
+impl std::fmt::Debug for IoSpace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IoSpace")
+            .field("container", &self.container)
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
+    }
 }

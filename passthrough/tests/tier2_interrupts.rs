@@ -78,6 +78,44 @@ fn an_msi_reaches_the_guest_and_follows_its_message() {
 }
 
 #[test]
+fn at_full_rate_no_interrupt_is_lost_also_while_its_vector_moves() {
+    const TIMES: u32 = 2000;
+    let (_directory, state) = state();
+    let mut scene = Scene::new(&state, "edu");
+    let (assigned, bar) = assign(&scene, &state, None);
+    let config = assigned.config();
+    let at = msi(&*config);
+    config.write(at + 4, &0xfee0_0000_u32.to_le_bytes());
+    config.write(at + 8, &[0; 4]);
+    config.write(at + 12, &[0x45, 0]);
+    config.write(at + 2, &[0x01, 0]);
+    let start = Instant::now();
+    assert_eq!(scene.raise_and_count(bar, &[0x45, 0x56], TIMES), (TIMES, 0));
+    println!(
+        "{:.0} interrupts/s, {TIMES} raised, none lost",
+        f64::from(TIMES) / start.elapsed().as_secs_f64()
+    );
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let moves = std::thread::scope(|scope| {
+        let mover = scope.spawn(|| {
+            let mut moves = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                config.write(at + 12, &[[0x45, 0x56][moves % 2], 0]);
+                moves += 1;
+            }
+            moves
+        });
+        let counted = scene.raise_and_count(bar, &[0x45, 0x56], TIMES);
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(counted, (TIMES, 0));
+        mover.join().unwrap()
+    });
+    println!("{moves} moves to another vector meanwhile");
+    assert!(moves > 1);
+    assigned.release().unwrap();
+}
+
+#[test]
 fn the_line_fires_again_after_each_acknowledgement_and_after_msi_was_on() {
     let (_directory, state) = state();
     let mut scene = Scene::new(&state, "edu");

@@ -9,11 +9,11 @@ use crate::error::PopulateError;
 
 /// What may be locked, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Budget {
+pub struct LockBudget {
     /// RLIMIT_MEMLOCK; `None` is no limit, as for a process with CAP_IPC_LOCK.
-    pub(crate) limit: Option<u64>,
+    pub limit: Option<u64>,
     /// What is locked already.
-    pub(crate) locked: u64,
+    pub locked: u64,
 }
 
 /// Who locks guest memory.
@@ -27,8 +27,9 @@ pub(crate) enum Locking {
     ByDevice,
 }
 
-impl Budget {
-    pub(crate) fn read() -> Result<Self, PopulateError> {
+impl LockBudget {
+    /// Reads it for this process.
+    pub fn read() -> Result<Self, PopulateError> {
         let path = "/proc/self/status";
         let unread = |source: io::Error| PopulateError::Proof {
             path: path.into(),
@@ -71,8 +72,8 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn budget(limit: u64, locked: u64) -> Budget {
-        Budget {
+    fn budget(limit: u64, locked: u64) -> LockBudget {
+        LockBudget {
             limit: Some(limit),
             locked,
         }
@@ -80,7 +81,7 @@ mod tests {
 
     #[test]
     fn memory_is_locked_here_where_the_device_can_charge_for_it_again() {
-        let unlimited = Budget {
+        let unlimited = LockBudget {
             limit: None,
             locked: 7 * MIB,
         };
@@ -118,7 +119,7 @@ mod tests {
             .find(|line| line.starts_with("Max locked memory"))
             .unwrap();
         let soft = line.split_whitespace().nth(3).unwrap();
-        let budget = Budget::read().unwrap();
+        let budget = LockBudget::read().unwrap();
         assert!(budget.limit.is_none() || budget.limit == soft.parse().ok());
     }
 }

@@ -29,6 +29,30 @@ pub enum AssignError {
         /// How many are needed.
         wanted: usize,
     },
+    /// The IOMMU's pages are larger than those of the guest's memory.
+    #[error(
+        "guest memory {start:#x}..{end:#x} is not whole pages of this IOMMU, the smallest of which is {page:#x} bytes; use huge pages"
+    )]
+    PageSize {
+        /// First byte.
+        start: u64,
+        /// Byte behind the last.
+        end: u64,
+        /// The smallest page.
+        page: u64,
+    },
+    /// More than this process may lock.
+    #[error(
+        "{wanted:#x} bytes of guest memory cannot be mapped for DMA: RLIMIT_MEMLOCK is {limit:#x} and {locked:#x} are locked already; raise it (`ulimit -l`) or run as root"
+    )]
+    LockLimit {
+        /// Bytes of guest memory.
+        wanted: u64,
+        /// The limit.
+        limit: u64,
+        /// What is locked.
+        locked: u64,
+    },
     /// The guest's memory was not mapped.
     #[error("guest memory cannot be mapped for DMA: {0}")]
     Memory(#[from] MemoryError),

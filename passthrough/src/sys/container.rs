@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -25,6 +25,8 @@ pub(crate) struct IovaLimits {
     pub(crate) ranges: Vec<RangeInclusive<u64>>,
     /// How many more mappings are allowed; None: the kernel does not say.
     pub(crate) dma_avail: Option<u32>,
+    /// One bit for each size of page that it maps; 0: the kernel does not say.
+    pub(crate) page_sizes: u64,
 }
 
 impl Container {
@@ -51,7 +53,11 @@ impl Container {
         let mut limits = IovaLimits {
             ranges: Vec::new(),
             dma_avail: None,
+            page_sizes: 0,
         };
+        if message.u32(4) & INFO_PGSIZES != 0 {
+            limits.page_sizes = message.u64(8);
+        }
         let first = if message.u32(4) & INFO_CAPS != 0 {
             message.u32(16)
         } else {
@@ -73,12 +79,17 @@ impl Container {
         Ok(limits)
     }
 
-    /// Maps a region of guest memory at the I/O address equal to its guest address.
-    pub(crate) fn map(&self, region: &Region) -> io::Result<()> {
-        self.map_at(region.guest, region.host, region.size)
+    /// Maps a part of a region of guest memory, given by guest addresses, at the I/O addresses equal to these.
+    pub(crate) fn map_part(&self, region: &Region, part: Range<u64>) -> io::Result<()> {
+        assert!(
+            region.guest.0 <= part.start && part.end <= region.guest.0 + region.size && part.start < part.end,
+            "a part of a region lies in it"
+        );
+        let host = HostAddress(region.host.0 + (part.start - region.guest.0));
+        self.map_at(GuestAddress(part.start), host, part.end - part.start)
     }
 
-    /// Unmaps what [`Container::map`] mapped.
+    /// Unmaps all of a region that [`Container::map_part`] mapped.
     pub(crate) fn unmap(&self, region: &Region) -> io::Result<()> {
         self.unmap_at(region.guest, region.size)
     }
@@ -114,6 +125,7 @@ const API_VERSION: i32 = vfio_bindings::bindings::vfio::VFIO_API_VERSION as i32;
 const TYPE1V2: u64 = vfio_bindings::bindings::vfio::VFIO_TYPE1v2_IOMMU as u64;
 const MAP_READ: u32 = vfio_bindings::bindings::vfio::VFIO_DMA_MAP_FLAG_READ;
 const MAP_WRITE: u32 = vfio_bindings::bindings::vfio::VFIO_DMA_MAP_FLAG_WRITE;
+const INFO_PGSIZES: u32 = vfio_bindings::bindings::vfio::VFIO_IOMMU_INFO_PGSIZES;
 const INFO_CAPS: u32 = vfio_bindings::bindings::vfio::VFIO_IOMMU_INFO_CAPS;
 const CAP_IOVA_RANGE: u16 = vfio_bindings::bindings::vfio::VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE as u16;
 /// `VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL` of linux/vfio.h.

@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use vmm_sys_util::eventfd::EventFd;
 
 pub(crate) use child::Errand;
-pub(crate) use container::Container;
+pub(crate) use container::{Container, IovaLimits};
 pub(crate) use device::VfioDevice;
 pub(crate) use group::Group;
 

@@ -69,20 +69,66 @@ impl Scene {
     /// Lets the CPU take an interrupt of this vector: its handler writes `acknowledge` (address, value), then the local
     /// APIC's end-of-interrupt register.
     pub(crate) fn take_interrupt(&mut self, vector: u8, acknowledge: (u64, u32)) {
-        let mut gate = (u64::from(HANDLER as u16) | 8 << 16 | 0x8e00 << 32).to_le_bytes();
-        gate[6..].copy_from_slice(&[0, 0]);
-        self.write_memory(GATES + u64::from(vector) * 8, &gate);
-        self.write_memory(DESCRIPTORS + 8, &0x00cf_9b00_0000_ffff_u64.to_le_bytes());
         // mov [edi], eax; mov dword [0xfee000b0], 0; out DONE, al
         let handler = [
             0x89, 0x07, 0xc7, 0x05, 0xb0, 0x00, 0xe0, 0xfe, 0, 0, 0, 0, 0xe6, DONE,
         ];
-        self.write_memory(HANDLER, &handler);
+        self.take_by(&[vector], &handler);
+        // sti; nop; jmp $
+        self.run([0xfb, 0x90, 0xeb, 0xfe], acknowledge.0, acknowledge.1);
+    }
+
+    /// Has the CPU raise the interrupt of the `edu` at `bar` so many times, waiting each time for the handler that all of `vectors` have:
+    /// how many came, and how many did not in time.
+    pub(crate) fn raise_and_count(&mut self, bar: u64, vectors: &[u8], times: u32) -> (u32, u32) {
+        let [count, lost] = [COUNT, LOST].map(|at| (at as u32).to_le_bytes());
+        // inc dword [COUNT]; mov dword [edi+0x64], 1; mov dword [0xfee000b0], 0; iretd
+        let acknowledge = [0xc7, 0x47, 0x64, 1, 0, 0, 0];
+        let end = [0xc7, 0x05, 0xb0, 0x00, 0xe0, 0xfe, 0, 0, 0, 0, 0xcf];
+        let handler = [&[0xff, 0x05][..], &count, &acknowledge, &end].concat();
+        self.take_by(vectors, &handler);
+        self.write_memory(COUNT, &[0; 8]);
+        let program = [
+            // sti; again: mov ebx, [COUNT]; mov edx, SPINS; mov dword [edi+0x60], 1
+            &[0xfb, 0x8b, 0x1d][..],
+            &count,
+            &[0xba, 0, 0, 0, 4, 0xc7, 0x47, 0x60, 1, 0, 0, 0],
+            // wait: cmp [COUNT], ebx; jne came; dec edx; jnz wait; inc dword [LOST]
+            &[0x39, 0x1d],
+            &count,
+            &[0x75, 0x09, 0x4a, 0x75, 0xf5, 0xff, 0x05],
+            &lost,
+            // came: dec ecx; jnz again; cli; out DONE, al
+            &[0x49, 0x75, 0xda, 0xfa, 0xe6, DONE],
+        ];
+        self.execute(&program.concat(), [bar as u32, 0, times]);
+        let [mut counted, mut lost] = [[0; 4]; 2];
+        self.read_memory(COUNT, &mut counted);
+        self.read_memory(LOST, &mut lost);
+        (u32::from_le_bytes(counted), u32::from_le_bytes(lost))
+    }
+
+    /// Reads an address so many times without leaving the guest for anything else.
+    pub(crate) fn peek_often(&mut self, address: u64, times: u32) {
+        // again: mov eax, [edi]; dec ecx; jnz again; out DONE, al
+        self.execute(
+            &[0x8b, 0x07, 0x49, 0x75, 0xfb, 0xe6, DONE],
+            [address as u32, 0, times],
+        );
+    }
+
+    /// Gives these vectors a handler.
+    fn take_by(&mut self, vectors: &[u8], handler: &[u8]) {
+        let mut gate = (u64::from(HANDLER as u16) | 8 << 16 | 0x8e00 << 32).to_le_bytes();
+        gate[6..].copy_from_slice(&[0, 0]);
+        for vector in vectors {
+            self.write_memory(GATES + u64::from(*vector) * 8, &gate);
+        }
+        self.write_memory(DESCRIPTORS + 8, &0x00cf_9b00_0000_ffff_u64.to_le_bytes());
+        self.write_memory(HANDLER, handler);
         let mut sregs = self.cpu.get_sregs().unwrap();
         (sregs.gdt.base, sregs.gdt.limit, sregs.idt.base, sregs.idt.limit) = (DESCRIPTORS, 15, GATES, 0x7ff);
         self.cpu.set_sregs(&sregs).unwrap();
-        // sti; nop; jmp $
-        self.run([0xfb, 0x90, 0xeb, 0xfe], acknowledge.0, acknowledge.1);
     }
 
     /// Whether the CPU's local APIC has an interrupt of this vector waiting.
@@ -101,9 +147,15 @@ impl Scene {
     }
 
     fn run(&mut self, code: [u8; 4], address: u64, value: u32) -> u32 {
-        self.write_memory(CODE, &code);
+        self.execute(&code, [address as u32, value, 0])
+    }
+
+    /// Runs 32-bit code that ends by writing to the port DONE, with EDI, EAX and ECX; EAX afterwards.
+    fn execute(&mut self, code: &[u8], [edi, eax, ecx]: [u32; 3]) -> u32 {
+        self.write_memory(CODE, code);
         let mut regs = self.cpu.get_regs().unwrap();
-        (regs.rip, regs.rdi, regs.rax, regs.rflags, regs.rsp) = (CODE, address, value.into(), 2, STACK);
+        (regs.rip, regs.rflags, regs.rsp) = (CODE, 2, STACK);
+        (regs.rdi, regs.rax, regs.rcx) = (edi.into(), eax.into(), ecx.into());
         self.cpu.set_regs(&regs).unwrap();
         loop {
             match self.cpu.run().unwrap() {
@@ -197,5 +249,8 @@ const HANDLER: u64 = 0x2000;
 const GATES: u64 = 0x3000;
 const DESCRIPTORS: u64 = 0x4000;
 const STACK: u64 = 0x6000;
+/// Interrupts that came, and that did not.
+const COUNT: u64 = 0x6100;
+const LOST: u64 = 0x6104;
 /// The port that ends a run.
 const DONE: u8 = 0x99;
