@@ -91,7 +91,7 @@ impl ServerSpec {
     /// The plan. A server that is lent devices gets a guest-physical map inside what their IOMMU translates.
     fn fit(&self, inventory: &Inventory, pci: &PciInventory) -> Result<Plan, CheckError> {
         let mut spec = self.partition.clone();
-        let mut hosts = self.devices.iter().filter_map(DeviceSpec::host).peekable();
+        let mut hosts = self.devices.iter().filter_map(DeviceSpec::hardware).peekable();
         // A served device is behind no IOMMU.
         if hosts.peek().is_some() {
             let mut reach = pci.reach(hosts).map_err(PlanError::from)?;
@@ -117,7 +117,7 @@ impl ServerSpec {
             };
             if let Some((device, quarantine)) = quarantined {
                 let refusal = TakeError::Quarantined { device, quarantine };
-                found.push(CheckError::Quarantined(refusal));
+                found.push(CheckError::Take(refusal.into()));
             } else {
                 wanted.push(resource(&spec.from));
             }

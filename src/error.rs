@@ -2,7 +2,7 @@
 
 use pellucid_image::{AcpiError, DiscoverError, LoadError};
 use pellucid_partition::{Bdf, ClaimError, CpuError, PartitionError, PlanError};
-use pellucid_passthrough::{Refusal, TakeError, VfioUserError};
+use pellucid_passthrough::{Refusal, SriovError, VfioUserError};
 
 /// Why a logical server cannot be started here. Nothing was touched.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +40,9 @@ pub enum CheckError {
     /// The devices cannot be where they are wanted.
     #[error(transparent)]
     Topology(#[from] TopologyError),
-    /// A device failed its health proof after it was lent before.
+    /// A device is in quarantine, or a card does not have the virtual functions that are wanted.
     #[error(transparent)]
-    Quarantined(#[from] TakeError),
+    Take(#[from] SriovError),
     /// Somebody else has a claim on what is wanted.
     #[error(transparent)]
     Claim(#[from] ClaimError),
@@ -134,6 +134,15 @@ pub enum LendError {
     /// A device could not be taken off its driver.
     #[error(transparent)]
     Take(#[from] pellucid_passthrough::TakeError),
+    /// Virtual functions could not be made or set up.
+    #[error(transparent)]
+    Functions(#[from] SriovError),
+    /// The host's PCI functions could not be surveyed again.
+    #[error(transparent)]
+    Pci(#[from] pellucid_passthrough::SurveyError),
+    /// A virtual function cannot be lent.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// A device could not be opened.
     #[error(transparent)]
     Bind(#[from] pellucid_passthrough::BindError),

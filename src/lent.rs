@@ -7,10 +7,11 @@ use pellucid_chipset::{Board, Placed, Placeholder, PortAt, PortIdentity, RootPor
 use pellucid_image::{RootPort as DescribedPort, intx_gsi};
 use pellucid_partition::{Bdf, Layout, Populated, StateDir};
 use pellucid_passthrough::{
-    Admitted, Assigned, Bound, Claimant, ErrorWatch, Function, Guest, IoSpace, Placement, PlacementWindows,
-    PortWindows, ReleaseError, Served, View, Watched,
+    Assigned, Bound, Claimant, ErrorWatch, Function, Guest, IoSpace, Placement, PlacementWindows,
+    PortWindows, ReleaseError, Served, View, VirtualFunctions, Watched,
 };
 
+use crate::cards::{admit, provide};
 use crate::error::LendError;
 use crate::event::ServerEvent;
 use crate::offer::Offer;
@@ -22,7 +23,9 @@ use crate::topology::Topology;
 
 /// Functions off their host drivers and opened. None can do DMA yet.
 pub(crate) struct Taken {
+    // Teardown order: the functions, then those of them that were made for this.
     functions: Vec<Opened>,
+    cards: Vec<VirtualFunctions>,
 }
 
 /// One of them.
@@ -51,6 +54,7 @@ pub(crate) struct Lent {
     /// Of each assigned function, in their order.
     placed: Vec<Placed>,
     assigned: Vec<Assigned>,
+    cards: Vec<VirtualFunctions>,
 }
 
 impl Taken {
@@ -61,18 +65,25 @@ impl Taken {
         state: &StateDir,
         partition: &str,
     ) -> Result<Self, LendError> {
-        let mut functions = Vec::new();
-        let admitted: Vec<Admitted> = offers.iter().filter_map(Offer::admitted).cloned().collect();
-        let mut claimed = Claimant::new(state, partition).claim_all(admitted)?.into_iter();
+        let claimant = Claimant::new(state, partition);
+        let cards = provide(&offers, &claimant)?;
+        let mut claimed = claimant.claim_all(admit(&offers, &cards)?)?.into_iter();
+        let mut taken = Self {
+            functions: Vec::new(),
+            cards,
+        };
         let mut space = None;
         for (offer, at) in offers.into_iter().zip(places) {
-            let (host, policy) = (offer.spec().host(), offer.spec().policy);
+            let policy = offer.spec().policy;
             let bound = match &offer.spec().from {
                 DeviceSource::Served(socket) => Served::claim(socket, *at, state, partition)?.bind()?,
-                DeviceSource::Host(_) => {
-                    let Some(claimed) = claimed.next() else {
-                        unreachable!("a function of the host is offered as it was admitted")
+                from => {
+                    let Some(mut claimed) = claimed.next() else {
+                        unreachable!("what is not served was claimed")
                     };
+                    if let DeviceSource::Virtual(function) = from {
+                        claimed.configure(&function.settings)?;
+                    }
                     let space = match &space {
                         Some(space) => space,
                         None => space.insert(IoSpace::open()?),
@@ -80,14 +91,15 @@ impl Taken {
                     claimed.bind(space)?
                 }
             };
-            functions.push(Opened {
+            let served = matches!(offer.spec().from, DeviceSource::Served(_));
+            taken.functions.push(Opened {
                 at: *at,
-                host,
+                host: (!served).then(|| bound.bdf()),
                 policy,
                 bound,
             });
         }
-        Ok(Self { functions })
+        Ok(taken)
     }
 
     /// Finds a place for every BAR and port window.
@@ -114,6 +126,7 @@ impl Taken {
         let guest = Guest::of(populated);
         let mut lent = Lent {
             watch: self.watch(events)?,
+            cards: self.cards,
             ..Lent::default()
         };
         for at in tree.topology.stand_ins() {
@@ -244,10 +257,12 @@ impl Lent {
     pub(crate) fn release(self, events: &EventSink) -> Result<(), ReleaseError> {
         drop((self.watch, self.stand_ins));
         drop(self.placed);
-        give_back(
-            self.assigned.into_iter().map(Assigned::unassign).collect(),
-            events,
-        )
+        let stopped = self.assigned.into_iter().map(Assigned::unassign).collect();
+        let mut outcome = give_back(stopped, events);
+        for card in self.cards {
+            outcome = outcome.and(card.release().map(|_| ()).map_err(ReleaseError::from));
+        }
+        outcome
     }
 }
 

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod cards;
 mod check;
 mod error;
 mod event;
@@ -18,7 +19,7 @@ pub use event::ServerEvent;
 pub use offer::Offer;
 pub use policy::{DevicePolicy, Reaction, ReactionError};
 pub use server::{Console, EventSink, FinishError, LogicalServer, Then};
-pub use spec::{CpuPolicy, DeviceSource, DeviceSpec, ServerSpec, Source};
+pub use spec::{CpuPolicy, DeviceSource, DeviceSpec, ServerSpec, Source, VirtualFunction};
 
 pub use pellucid_chipset as chipset;
 pub use pellucid_image as image;

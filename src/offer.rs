@@ -1,7 +1,7 @@
 //! A device that can be lent as far as is known without touching it.
 
 use pellucid_partition::Resource;
-use pellucid_passthrough::{Admitted, Inventory, RESOURCE_KIND, Served, Wanted};
+use pellucid_passthrough::{Admitted, Inventory, RESOURCE_KIND, Served, VirtualFunctions, Wanted};
 
 use crate::error::CheckError;
 use crate::spec::{DeviceSource, DeviceSpec};
@@ -38,6 +38,13 @@ impl Offer {
                     let Some(own) = own else { continue };
                     Some(admitted.remove(own))
                 }
+                DeviceSource::Virtual(function) => {
+                    if let Err(refusal) = VirtualFunctions::check(function.card, function.of) {
+                        refusals.push(CheckError::Take(refusal));
+                        continue;
+                    }
+                    None
+                }
                 DeviceSource::Served(socket) => {
                     if let Err(refusal) = Served::check(socket) {
                         refusals.push(refusal.into());
@@ -58,7 +65,7 @@ impl Offer {
         &self.spec
     }
 
-    /// The function of the host; `None` if another process serves it.
+    /// The function of the host; `None` if another process serves it, and for a virtual function, which may have to be made.
     #[must_use]
     pub fn admitted(&self) -> Option<&Admitted> {
         self.admitted.as_ref()
@@ -78,6 +85,12 @@ fn wanted(spec: &DeviceSpec) -> Option<Wanted> {
 pub(crate) fn resource(from: &DeviceSource) -> Resource {
     match from {
         DeviceSource::Host(bdf) => Resource::new(RESOURCE_KIND, &bdf.to_string()),
+        // One that is not there yet, nobody has.
+        DeviceSource::Virtual(function) => {
+            let name = VirtualFunctions::find(function.card, function.index);
+            let name = name.map_or_else(|| from.to_string(), |name| name.to_string());
+            Resource::new(RESOURCE_KIND, &name)
+        }
         DeviceSource::Served(socket) => Served::resource(socket),
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use pellucid_partition::{Bdf, CpuShare, PartitionSpec};
+use pellucid_passthrough::VfSettings;
 
 use crate::policy::DevicePolicy;
 
@@ -65,8 +66,23 @@ pub struct DeviceSpec {
 pub enum DeviceSource {
     /// The host, which has it at this address.
     Host(Bdf),
+    /// A card of the host, which stays with its host driver and lends one of its virtual functions.
+    Virtual(VirtualFunction),
     /// Another process, which serves it on this vfio-user socket.
     Served(PathBuf),
+}
+
+/// One virtual function of a card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VirtualFunction {
+    /// The card's physical function.
+    pub card: Bdf,
+    /// Its number among the card's, from 0.
+    pub index: u16,
+    /// How many the card is to have; it is made to have them if it has none.
+    pub of: u16,
+    /// What the card gives it, out of the guest's reach.
+    pub settings: VfSettings,
 }
 
 impl DeviceSpec {
@@ -84,7 +100,7 @@ impl DeviceSpec {
     /// The address in the guest that it is to have, if one is said.
     #[must_use]
     pub fn wanted(&self) -> Option<Bdf> {
-        self.at.or(self.host())
+        self.at.or(self.hardware())
     }
 
     /// Its address on the host, if it is the host's.
@@ -92,6 +108,16 @@ impl DeviceSpec {
     pub fn host(&self) -> Option<Bdf> {
         match self.from {
             DeviceSource::Host(host) => Some(host),
+            DeviceSource::Virtual(_) | DeviceSource::Served(_) => None,
+        }
+    }
+
+    /// The function of the host that it is, or is a virtual function of. A guest finds a virtual function where the card is.
+    #[must_use]
+    pub fn hardware(&self) -> Option<Bdf> {
+        match self.from {
+            DeviceSource::Host(host) => Some(host),
+            DeviceSource::Virtual(function) => Some(function.card),
             DeviceSource::Served(_) => None,
         }
     }
@@ -101,6 +127,7 @@ impl fmt::Display for DeviceSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DeviceSource::Host(host) => host.fmt(f),
+            DeviceSource::Virtual(function) => write!(f, "{} vf {}", function.card, function.index),
             DeviceSource::Served(socket) => write!(f, "unix:{}", socket.display()),
         }
     }

@@ -32,10 +32,9 @@ impl Topology {
                     .wanted()
                     .is_some_and(|at| at == *host || same_bus(at))
             };
-            if let (Some(host_address), Some(admitted)) =
-                (offer.spec().host().filter(stays), offer.admitted())
-            {
-                for (depth, port) in admitted.function().upstream.iter().enumerate() {
+            let own = offer.spec().hardware().filter(stays);
+            if let Some((host_address, function)) = own.and_then(|own| Some((own, host.function(own)?))) {
+                for (depth, port) in function.upstream.iter().enumerate() {
                     topology.mirror(host_address, (*port, depth), host)?;
                 }
             }

@@ -6,7 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use pellucid::partition::{
     Bdf, Cap, CpuRequest, CpuShare, NodeRequest, PageSize, PartitionSpec, Siblings, SpecError, Weight,
 };
-use pellucid::{CpuPolicy, DeviceSource, DeviceSpec, Reaction, ServerSpec, Source};
+use pellucid::passthrough::{VfError, VfSettings};
+use pellucid::{CpuPolicy, DeviceSource, DeviceSpec, Reaction, ServerSpec, Source, VirtualFunction};
 
 /// The reference VMM of Pellucid: runs an ordinary server disk as a logical server on lent hardware.
 #[derive(Parser)]
@@ -81,9 +82,9 @@ pub(crate) struct RunArguments {
     #[command(flatten)]
     source: SourceArguments,
     /// PCI function to lend, at its own address or at another; repeatable. Options after commas: at=BDF, force although the host uses it,
-    /// on-error=REACTION to an
-    /// uncorrectable error, on-request=REACTION when the host wants it back (report, pause, stop, unplug), corrected=COUNT of corrected
-    /// errors that are told
+    /// on-error=REACTION to an uncorrectable error, on-request=REACTION when the host wants it back (report, pause, stop, unplug),
+    /// corrected=COUNT of corrected errors that are told; vf=N lends a virtual function of it instead, with vfs=COUNT of them made if it
+    /// has none, mac=ADDRESS and vlan=ID given to this one
     #[arg(long = "device", value_name = "BDF|unix:SOCKET[,OPTION]...", value_parser = parse_device)]
     devices: Vec<DeviceSpec>,
     /// Where the serial console goes: stdio, pty, or a file
@@ -188,7 +189,7 @@ impl RunArguments {
             partition = partition.with_siblings(Siblings::Shared);
         }
         // Only hardware reaches memory by physical addresses.
-        if self.devices.iter().any(|device| device.host().is_some()) {
+        if self.devices.iter().any(|device| device.hardware().is_some()) {
             partition = partition.locked();
         }
         Ok(ServerSpec {
@@ -269,12 +270,18 @@ fn parse_device(text: &str) -> Result<DeviceSpec, String> {
             ));
         }
         Some(path) => DeviceSource::Served(path.into()),
-        None if from.contains(',') => {
-            return Err(format!(
-                "{text:?}: the options of a device are at=BDF, force, on-error=REACTION, on-request=REACTION and corrected=COUNT, each once"
-            ));
+        None => {
+            let mut words = from.split(',');
+            let card = address(words.next().unwrap_or_default())?;
+            let mut own = Vec::new();
+            for word in words {
+                if !apply(&mut device, word)? {
+                    own.push(word);
+                }
+            }
+            let function = virtual_function(card, &own).map_err(|why| format!("{text:?}: {why}"))?;
+            function.map_or(DeviceSource::Host(card), DeviceSource::Virtual)
         }
-        None => DeviceSource::Host(address(from)?),
     };
     Ok(device)
 }
@@ -299,6 +306,45 @@ fn parse_count(text: &str) -> Result<u64, String> {
     let count = text.parse().ok().filter(|count| *count > 0);
     count.ok_or_else(|| format!("{text:?} is no count of errors, 1 or more"))
 }
+
+/// The options of a virtual function of `card`; none of them, and it is the card itself that is meant.
+fn virtual_function(card: Bdf, words: &[&str]) -> Result<Option<VirtualFunction>, String> {
+    let (mut index, mut of, mut settings) = (None, None, VfSettings::default());
+    for word in words {
+        let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is not a number"));
+        match word.split_once('=') {
+            Some(("vf", text)) if index.is_none() => index = Some(number(text)?),
+            Some(("vfs", text)) if of.is_none() => of = Some(number(text)?),
+            Some(("mac", text)) => {
+                settings.mac = Some(text.parse().map_err(|error: VfError| error.to_string())?)
+            }
+            Some(("vlan", text)) => {
+                settings.vlan = Some(text.parse().map_err(|error: VfError| error.to_string())?)
+            }
+            _ => return Err(OPTIONS.to_owned()),
+        }
+    }
+    let least = |index: u16| {
+        index
+            .checked_add(1)
+            .ok_or_else(|| format!("vf={index} is no virtual function"))
+    };
+    match (index, of) {
+        (None, None) if settings == VfSettings::default() => Ok(None),
+        (None, _) => Err("vfs, mac and vlan are of a virtual function, vf=NUMBER".to_owned()),
+        (Some(index), of) if of.is_some_and(|of| of <= index) => Err(format!(
+            "vf={index} is the virtual function behind the last one, they are counted from 0"
+        )),
+        (Some(index), of) => Ok(Some(VirtualFunction {
+            card,
+            index,
+            of: of.map_or_else(|| least(index), Ok)?,
+            settings,
+        })),
+    }
+}
+
+const OPTIONS: &str = "the options of a device are at=BDF, force, on-error=REACTION, on-request=REACTION, corrected=COUNT, and of a virtual function of it vf=NUMBER, vfs=COUNT, mac=ADDRESS and vlan=ID, each once";
 
 #[cfg(test)]
 mod tests {
@@ -384,6 +430,37 @@ mod tests {
                 .iter()
                 .all(|text| parse_size(text).is_err())
         );
+    }
+
+    #[test]
+    fn a_virtual_function_is_named_by_its_card_and_number() {
+        let text = "04:00.0,vf=2,vfs=4,mac=52:54:00:00:00:07,vlan=9,at=05:00.0";
+        let device = parse_device(text).unwrap();
+        let DeviceSource::Virtual(function) = device.from else {
+            panic!("{device:?}")
+        };
+        assert_eq!((function.index, function.of), (2, 4));
+        assert_eq!(function.settings.mac.unwrap().to_string(), "52:54:00:00:00:07");
+        assert_eq!(function.settings.vlan.unwrap().id(), 9);
+        assert_eq!(device.wanted().unwrap().to_string(), "0000:05:00.0");
+        let plain = parse_device("04:00.0,vf=1").unwrap();
+        assert_eq!(plain.wanted(), plain.hardware(), "where the card is");
+        assert!(matches!(
+            plain.from,
+            DeviceSource::Virtual(VirtualFunction { of: 2, .. })
+        ));
+        for wrong in [
+            "vf=",
+            "vf=x",
+            "vf=65535",
+            "mac=52:54:00:00:00:07",
+            "vf=4,vfs=4",
+            "vf=0,vf=1",
+            "vf=0,mac=1",
+            "vf=0,vlan=5000",
+        ] {
+            assert!(parse_device(&format!("04:00.0,{wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

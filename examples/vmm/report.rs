@@ -1,7 +1,7 @@
 //! Reports for people and for programs: the plan of a server.
 
 use pellucid::partition::Plan;
-use pellucid::passthrough::Admitted;
+use pellucid::passthrough::{Admitted, VirtualFunctions};
 use pellucid::{DeviceSource, Examination, Offer, ServerSpec};
 use serde_json::json;
 
@@ -27,6 +27,9 @@ pub(crate) fn check(arguments: &RunArguments) -> Outcome {
 
 fn as_json(spec: &ServerSpec, examination: &Examination) -> serde_json::Value {
     let device = |(offer, guest): (&Offer, Option<_>)| match (&offer.spec().from, offer.admitted()) {
+        (DeviceSource::Virtual(function), _) => {
+            json!({ "card": function.card, "vf": function.index, "of": function.of, "guest": guest })
+        }
         (DeviceSource::Served(socket), _) => json!({ "socket": socket, "guest": guest }),
         (DeviceSource::Host(host), admitted) => {
             json!({ "host": host, "guest": guest, "group": admitted.map(Admitted::group),
@@ -52,8 +55,8 @@ fn print_plan(spec: &ServerSpec, examination: &Examination) {
     }
     for (offer, guest) in examination.devices() {
         let guest = guest.map_or("nothing yet".to_owned(), |guest| guest.to_string());
-        let whose = match offer.admitted() {
-            Some(admitted) => {
+        let whose = match (offer.admitted(), &offer.spec().from) {
+            (Some(admitted), _) => {
                 let driver = admitted.function().driver.bound.as_deref();
                 format!(
                     "group {}, from {}",
@@ -61,7 +64,14 @@ fn print_plan(spec: &ServerSpec, examination: &Examination) {
                     driver.unwrap_or("no driver")
                 )
             }
-            None => "served by another process".to_owned(),
+            (None, DeviceSource::Virtual(function)) => {
+                let (found, of) = (VirtualFunctions::find(function.card, function.index), function.of);
+                found.map_or_else(
+                    || format!("one of {of} to be made"),
+                    |found| format!("which is {found}"),
+                )
+            }
+            (None, _) => "served by another process".to_owned(),
         };
         println!("  device   {} as {guest}, {whose}", offer.spec().from);
         for overridden in offer.admitted().into_iter().flat_map(Admitted::overridden) {

@@ -187,6 +187,9 @@ pub enum ReleaseError {
     /// The host driver did not get it back, or must not: it is not well.
     #[error(transparent)]
     Driver(#[from] TakeError),
+    /// Virtual functions that were made for it did not go.
+    #[error(transparent)]
+    Functions(#[from] SriovError),
 }
 
 impl ReleaseError {
@@ -195,7 +198,7 @@ impl ReleaseError {
     pub fn report(&self) -> Option<&ResetReport> {
         match self {
             ReleaseError::Driver(TakeError::Quarantined { quarantine, .. }) => quarantine.report.as_ref(),
-            ReleaseError::Driver(_) => None,
+            ReleaseError::Driver(_) | ReleaseError::Functions(_) => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 mod healer;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,12 +43,7 @@ impl Claimant<'_> {
     /// fewer, that is refused, since their number cannot grow while they are there.
     pub fn virtual_functions(&self, physical: Bdf, count: u16) -> Result<VirtualFunctions, SriovError> {
         let seat = DriverSeat::new(self.root(), physical, self.patience());
-        let total = number(&seat, "sriov_totalvfs");
-        let total = total.ok_or(SriovError::Incapable { device: physical })?;
-        if count == 0 || count > total {
-            let device = physical;
-            return Err(SriovError::Count { device, count, total });
-        }
+        let now = check(&seat, count)?;
         let mut functions = VirtualFunctions {
             state: self.state().clone(),
             root: self.root().to_owned(),
@@ -56,13 +51,8 @@ impl Claimant<'_> {
             functions: Vec::new(),
             made: None,
         };
-        match number(&seat, "sriov_numvfs").unwrap_or(0) {
-            0 => functions.made = Some(self.make(&seat, count)?),
-            now if now < count => {
-                let device = physical;
-                return Err(SriovError::Few { device, now, count });
-            }
-            _ => {}
+        if now == 0 {
+            functions.made = Some(self.make(&seat, count)?);
         }
         // From here on, dropping `functions` removes those that were made.
         functions.functions = await_functions(&seat, count)?;
@@ -112,6 +102,18 @@ impl Claimant<'_> {
 }
 
 impl VirtualFunctions {
+    /// Whether `physical` of this host has `count` virtual functions or can have them. Touches nothing.
+    pub fn check(physical: Bdf, count: u16) -> Result<(), SriovError> {
+        check(&DriverSeat::new(Path::new("/"), physical, DRIVER_LIMIT), count).map(|_| ())
+    }
+
+    /// Virtual function `index` of `physical` of this host, if it is there.
+    #[must_use]
+    pub fn find(physical: Bdf, index: u16) -> Option<Bdf> {
+        let seat = DriverSeat::new(Path::new("/"), physical, DRIVER_LIMIT);
+        seat.virtual_functions().get(usize::from(index)).copied()
+    }
+
     /// The physical function's address.
     #[must_use]
     pub fn physical(&self) -> Bdf {
@@ -174,6 +176,19 @@ impl Drop for VirtualFunctions {
         if let Err(error) = self.remove() {
             tracing::error!(device = %self.physical, %error, "virtual functions stay; `heal` will try again");
         }
+    }
+}
+
+/// How many there are now, none or enough of them.
+fn check(seat: &DriverSeat, count: u16) -> Result<u16, SriovError> {
+    let device = seat.device();
+    let total = number(seat, "sriov_totalvfs").ok_or(SriovError::Incapable { device })?;
+    if count == 0 || count > total {
+        return Err(SriovError::Count { device, count, total });
+    }
+    match number(seat, "sriov_numvfs").unwrap_or(0) {
+        now if (1..count).contains(&now) => Err(SriovError::Few { device, now, count }),
+        now => Ok(now),
     }
 }
 
