@@ -88,12 +88,9 @@ impl Disk {
     /// The controller is on its driver again, and what is on the disk has that digest.
     #[track_caller]
     pub(crate) fn holds(&self, digest: &str) {
-        assert_eq!(
-            driver_of(&self.at).as_deref(),
-            Some("nvme"),
-            "the driver of {}",
-            self.at
-        );
+        eventually(&format!("the return of {} to nvme", self.at), || {
+            (driver_of(&self.at)? == "nvme").then_some(())
+        });
         let disk = disk_of(&self.at);
         std::fs::write("/proc/sys/vm/drop_caches", "1").unwrap();
         let read = format!(
@@ -165,12 +162,9 @@ impl Card {
     /// The card is on the host's driver again, and a packet of the host crosses.
     #[track_caller]
     pub(crate) fn is_back(&self) {
-        assert_eq!(
-            driver_of(&self.at).as_deref(),
-            Some(self.driver.as_str()),
-            "the driver of {}",
-            self.at
-        );
+        eventually(&format!("the return of {} to {}", self.at, self.driver), || {
+            (driver_of(&self.at)? == self.driver).then_some(())
+        });
         let name = self.name();
         let (own, name) = ("10.0.2.17", name.as_str());
         run(&["ifconfig", name, own, "up"]);

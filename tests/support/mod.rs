@@ -11,6 +11,7 @@ pub(crate) mod engine;
 pub(crate) mod host;
 pub(crate) mod lent;
 pub(crate) mod linux;
+pub(crate) mod monitor;
 pub(crate) mod server;
 pub(crate) mod tiny;
 

@@ -1,0 +1,82 @@
+//! Errors of lent devices, injected by the emulator: told to the right server, answered by its policy, unnoticed by others.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails the test")]
+
+mod support;
+
+use std::os::unix::fs::FileExt;
+
+use rustix::process::Signal;
+use support::Vmm;
+use support::lent::{Card, Disk, lent};
+use support::monitor::Monitor;
+
+/// The root port above a device, made to report its errors as firmware does it on servers.
+#[track_caller]
+fn reporting_port(device: &str) -> String {
+    let path = std::fs::canonicalize(format!("/sys/bus/pci/devices/{device}")).unwrap();
+    let port = path.parent().unwrap();
+    let config = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(port.join("config"))
+        .unwrap();
+    for (register, bit) in [(COMMAND, 0x100_u16), (BRIDGE_CONTROL, 2)] {
+        let mut value = [0; 2];
+        config.read_exact_at(&mut value, register).unwrap();
+        let value = u16::from_le_bytes(value) | bit;
+        config.write_all_at(&value.to_le_bytes(), register).unwrap();
+    }
+    port.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+#[test]
+fn an_error_pauses_the_guest_whose_device_may_have_had_it_and_no_other() {
+    let (disk, card) = (
+        Disk::of("PELLUCID-DATA"),
+        Card::of("0x8086", "0x10d3", Some(PORT)),
+    );
+    let ports = [&disk.at, &card.at].map(|at| reporting_port(at));
+    let vmm = Vmm::new();
+    let mut server = lent(&vmm, "a", "256M", &[&format!("{},on-error=pause", disk.at)]);
+    let mut other = lent(&vmm, "other", "256M", &[&format!("{},on-error=stop", card.at)]);
+    let mut monitor = Monitor::open();
+
+    // The controller counts no errors of its own, so it may have been the one.
+    monitor.injects(&ports[0], "COMP_TIME");
+    server.reports(&format!(
+        "device {}: an uncorrectable error, perhaps of another function below its port; policy: pause",
+        disk.at
+    ));
+    server.reports("the guest stands still");
+    let before = server.console().len();
+    server.types("echo awa''ke\n");
+    card.reaches_by(&mut other, &card.at, "10.0.2.15");
+    assert_eq!(
+        server.console().len(),
+        before,
+        "it stands still: {}",
+        &server.console()[before..]
+    );
+    server.signal(Signal::CONT);
+    server.says("awake\r\n");
+    server.says("# ");
+    let digest = disk.is_written_by(&mut server);
+
+    // The card does, and has counted none: its policy would stop its guest, and does not.
+    monitor.injects(&ports[1], "COMP_TIME");
+    other.reports(&format!(
+        "device {}: a non-fatal error of its port or of another function below that; policy: report",
+        card.at
+    ));
+    card.reaches_by(&mut other, &card.at, "10.0.2.15");
+    other.types("poweroff -f\n");
+    assert_eq!(other.ends().0, Some(0));
+    card.is_back();
+    server.types("poweroff -f\n");
+    assert_eq!(server.ends().0, Some(0));
+    disk.holds(&digest);
+}
+
+const PORT: &str = "0000:00:0b.0";
+const COMMAND: u64 = 0x04;
+const BRIDGE_CONTROL: u64 = 0x3e;
