@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crash::{Mortal, child, kill_at_every_step_of, kills, random};
 use pellucid_partition::{HealOutcome, StateDir};
-use pellucid_passthrough::{Claimant, Inventory, IoSpace, PciHealer, SriovHealer, VfSettings};
+use pellucid_passthrough::{Claimant, Inventory, IoSpace, PciHealer, SriovHealer, VfSettings, Wanted};
 use scene::{bdf, disk_of, first_block};
 
 const DATA: &str = "0000:02:00.0";
@@ -139,8 +139,10 @@ fn lend(scene: &Path, device: &str) {
     let address = made
         .as_ref()
         .map_or_else(|| bdf(device), |made| made.functions()[1]);
-    let admitted = Inventory::survey().unwrap().admit(address).unwrap();
-    let mut claimed = claimant.claim(admitted).unwrap();
+    // By force: the card that was brought up may have the default route.
+    let wanted = [Wanted::new(address).by_force()];
+    let mut admitted = Inventory::survey().unwrap().admit_together(&wanted).unwrap();
+    let mut claimed = claimant.claim(admitted.remove(0)).unwrap();
     if made.is_some() {
         let settings = VfSettings {
             mac: Some("52:54:00:0a:0b:0c".parse().unwrap()),
