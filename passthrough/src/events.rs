@@ -180,6 +180,7 @@ mod tests {
     use std::fs::File;
     use std::io::Write;
     use std::os::fd::BorrowedFd;
+    use std::os::unix::net::UnixStream;
     use std::sync::Mutex;
     use std::sync::mpsc::channel;
 
@@ -187,6 +188,7 @@ mod tests {
     #[derive(Default)]
     struct Host {
         refused: Option<IrqKind>,
+        end: Option<UnixStream>,
         wired: Mutex<Vec<(IrqKind, File)>>,
         space: Mutex<Vec<u8>>,
     }
@@ -249,6 +251,9 @@ mod tests {
             self.wired.lock().unwrap().retain(|(wired, _)| *wired != kind);
             Ok(())
         }
+        fn loss(&self) -> Option<io::Result<OwnedFd>> {
+            Some(self.end.as_ref()?.try_clone().map(OwnedFd::from))
+        }
     }
 
     fn started(
@@ -298,6 +303,26 @@ mod tests {
         host.space.lock().unwrap()[0x105] = 0x40;
         drop(listener);
         assert_eq!(register(0x105), 0, "what this user leaves");
+    }
+
+    #[test]
+    fn a_loss_is_told_once_however_much_was_said_before_and_others_are_still_heard() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let end = Some(ours);
+        let (host, listener, heard) = started(Host {
+            end,
+            ..Host::default()
+        });
+        let device = "0000:01:00.0".parse().unwrap();
+        theirs.write_all(&[1; 16]).unwrap();
+        host.signal(IrqKind::Request);
+        assert_eq!(heard.recv().unwrap(), DeviceEvent::Wanted { device });
+        drop(theirs);
+        assert_eq!(heard.recv().unwrap(), DeviceEvent::Lost { device });
+        host.signal(IrqKind::Error);
+        assert_eq!(heard.recv().unwrap(), DeviceEvent::Error { device });
+        drop(listener);
+        assert!(heard.try_recv().is_err());
     }
 
     #[test]

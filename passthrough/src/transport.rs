@@ -8,6 +8,9 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use pellucid_partition::{Bdf, Mapping};
 
 /// A PCI function behind some means of reaching it.
+///
+/// What holds for every one of them: an access is whole or an error; no call waits without a bound; regions and interrupts are the same for as
+/// long as it lives; after [`Transport::loss`] has hung up every access fails. A range that is called mappable may still refuse to be mapped.
 pub trait Transport: Send + Sync {
     /// What a region is like; None: the device does not have it.
     fn region(&self, index: RegionIndex) -> Option<RegionInfo>;

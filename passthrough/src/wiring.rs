@@ -1,5 +1,6 @@
 //! Wiring: everything that a guest sees of a function, made at once from its transport and not reachable before it is whole.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use pellucid_partition::Bdf;
@@ -56,8 +57,7 @@ impl Endpoint {
             switches: None,
             ended: false,
         }));
-        // Nobody sets it twice, so there is no other one to be returned.
-        let _ = loss.0.set((Arc::downgrade(&state), Arc::downgrade(&messages)));
+        loss.reaches(&state, &messages);
         Ok(Endpoint::new(
             device,
             open,
@@ -68,22 +68,41 @@ impl Endpoint {
     }
 }
 
-/// What is taken from the guest when the device is lost, as soon as it is there.
+/// What is taken from the guest when the device is lost, also if it was lost before that was there.
 #[derive(Default)]
-struct Loss(OnceLock<(Weak<Mutex<State>>, Weak<Messages>)>);
+struct Loss {
+    lost: AtomicBool,
+    guest: OnceLock<(Weak<Mutex<State>>, Weak<Messages>)>,
+}
 
 impl Loss {
     /// A sink that takes a lost device from the guest before it tells `sink`.
     fn before(self: Arc<Self>, sink: EventSink) -> EventSink {
         Arc::new(move |event| {
-            if let (DeviceEvent::Lost { .. }, Some((state, messages))) = (&event, self.0.get())
-                && let (Some(state), Some(messages)) = (state.upgrade(), messages.upgrade())
-            {
-                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                state.end(&messages);
+            if matches!(event, DeviceEvent::Lost { .. }) {
+                self.lost.store(true, Ordering::SeqCst);
+                self.take();
             }
             sink(event);
         })
+    }
+
+    /// Says what the guest has.
+    fn reaches(&self, state: &Arc<Mutex<State>>, messages: &Arc<Messages>) {
+        // Nobody sets it twice, so there is no other one to be returned.
+        let _ = self.guest.set((Arc::downgrade(state), Arc::downgrade(messages)));
+        if self.lost.load(Ordering::SeqCst) {
+            self.take();
+        }
+    }
+
+    fn take(&self) {
+        if let Some((state, messages)) = self.guest.get()
+            && let (Some(state), Some(messages)) = (state.upgrade(), messages.upgrade())
+        {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.end(&messages);
+        }
     }
 }
 

@@ -141,6 +141,28 @@ fn a_region_is_trapped_unless_its_file_is_there_long_enough_and_sealed() {
 }
 
 #[test]
+fn a_server_that_accepts_nobody_is_not_waited_for_without_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("full");
+    let kind = rustix::net::SocketType::STREAM;
+    let socket = || rustix::net::socket(rustix::net::AddressFamily::UNIX, kind, None).unwrap();
+    let (listener, address) = (socket(), rustix::net::SocketAddrUnix::new(&path).unwrap());
+    rustix::net::bind(&listener, &address).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let mut queue = Vec::new();
+    loop {
+        let client = socket();
+        rustix::io::ioctl_fionbio(&client, true).unwrap();
+        match rustix::net::connect(&client, &address) {
+            Ok(()) => queue.push(client),
+            Err(error) => break assert_eq!(error, rustix::io::Errno::AGAIN),
+        }
+    }
+    let refused = Served::connect(&path, "00:03.0".parse().unwrap()).err().unwrap();
+    assert!(refused.to_string().contains("accepts nobody"), "{refused}");
+}
+
+#[test]
 fn a_socket_without_a_server_is_refused_with_what_helps() {
     let folder = tempfile::tempdir().unwrap();
     let at = "00:03.0".parse().unwrap();
