@@ -3,7 +3,9 @@
 
 mod support;
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -103,7 +105,9 @@ fn a_killed_engine_is_told_reads_all_ones_and_the_guest_goes_on() {
     server.types("d");
     server.says("d gone\n");
     server.types("q");
-    assert_eq!(server.ends().0, Some(0));
+    let (status, err) = server.ends();
+    assert_eq!(status, Some(0));
+    assert!(err.contains("engine.sock") && err.lines().count() <= 3, "{err}");
     bystander.types("d");
     bystander.says("d here\n");
     bystander.types("q");
@@ -123,6 +127,11 @@ fn an_engine_that_stalls_is_given_up_and_holds_nobody() {
     server.types("q");
     let (status, err) = server.ends();
     assert_eq!(status, Some(0), "{err}");
+    let why = ["engine.sock", "REGION_READ within 5000 ms", "start it again"];
+    assert!(
+        why.iter().all(|part| err.contains(part)) && err.lines().count() <= 3,
+        "{err}"
+    );
     assert!(vmm.claims().is_empty());
 }
 
@@ -161,4 +170,37 @@ fn a_check_touches_no_server_and_tells_where_the_device_would_be() {
     ask("run", &engine.device()).refuses(&["engine.sock", "b"]);
     server.types("q");
     assert_eq!(server.ends().0, Some(0));
+}
+
+#[test]
+fn a_server_that_is_none_is_refused_in_one_line_and_nothing_stays_claimed() {
+    let vmm = Vmm::new();
+    let (silent, liar) = (vmm.path("silent.sock"), vmm.path("liar.sock"));
+    let _silent = UnixListener::bind(&silent).unwrap();
+    let listener = UnixListener::bind(&liar).unwrap();
+    let lies = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        client.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+    });
+    let kernel = vmm.file("kernel", &tiny::kernel());
+    let run = |socket: &Path| {
+        let device = format!("unix:{}", socket.display());
+        let words = [
+            "--memory",
+            "16M",
+            "--kernel",
+            kernel.to_str().unwrap(),
+            "--device",
+            &device,
+        ];
+        vmm.ask([&["run", "--name", "a", "--cpus", "1"], &words[..]].concat())
+    };
+    run(&liar).refuses(&[
+        "liar.sock",
+        "VERSION breaks the protocol",
+        "another version of the server",
+    ]);
+    run(&silent).refuses(&["silent.sock", "VERSION within 5000 ms", "serves another client"]);
+    lies.join().unwrap();
+    assert!(vmm.claims().is_empty());
 }

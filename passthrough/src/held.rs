@@ -120,7 +120,9 @@ impl Held {
             }
             Held::Served(mut serving) => {
                 // The process keeps its device; ending the connection is all that there is to give back.
-                if let Some(reason) = report.fault() {
+                if let Some(reason) = report.fault()
+                    && !serving.is_lost()
+                {
                     let socket = serving.socket().display();
                     tracing::warn!(%socket, reason, "the served device did not end well; its server keeps it");
                 }

@@ -122,13 +122,19 @@ impl Serving {
         self.link.socket()
     }
 
+    /// Whether the server has gone or was given up, which was told then.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.link.is_over()
+    }
+
     /// Ends the claim, if there is one.
     pub(crate) fn give_back(&mut self) -> Result<(), TakeError> {
         self.claim.take().map_or(Ok(()), |claim| Ok(claim.release()?))
     }
 
-    /// Whom guest memory tells of itself.
+    /// Whom guest memory tells of itself, when the device becomes a guest's.
     pub(crate) fn memory(&self) -> ServedMemory {
+        self.link.lend();
         ServedMemory {
             link: Arc::clone(&self.link),
         }

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ pub(crate) struct Link {
     most_fds: AtomicU32,
     /// Bytes that it moves in one access.
     most_data: AtomicU32,
+    is_lent: AtomicBool,
 }
 
 /// Who has it may ask.
@@ -78,6 +79,7 @@ impl Link {
             }),
             most_fds: AtomicU32::new(1),
             most_data: AtomicU32::new(0),
+            is_lent: AtomicBool::new(false),
         })
     }
 
@@ -103,6 +105,16 @@ impl Link {
 
     pub(crate) fn most_data(&self) -> usize {
         self.most_data.load(Ordering::Relaxed) as usize
+    }
+
+    /// Says that the guest asks from here on.
+    pub(crate) fn lend(&self) {
+        self.is_lent.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection was given up: nothing reaches the server any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.turn().given_up
     }
 
     /// A descriptor that hangs up when the connection has ended, from either side.
@@ -139,7 +151,7 @@ impl Link {
         turn.given_up = true;
         drop(turn);
         self.hang_up();
-        Err(match failure {
+        let error = match failure {
             Failure::Io(source) => VfioUserError::Closed { socket, act, source },
             Failure::Late => VfioUserError::Silent {
                 socket,
@@ -147,17 +159,28 @@ impl Link {
                 limit_ms: self.limit.as_millis() as u64,
             },
             Failure::Broken(what) => VfioUserError::Broken { socket, act, what },
-        })
+        };
+        self.tell(&error);
+        Err(error)
     }
 
     /// Ends the connection because of what an answer says. Returns the error that says so.
     pub(crate) fn give_up(&self, command: Command, what: String) -> VfioUserError {
         self.turn().given_up = true;
         self.hang_up();
-        VfioUserError::Broken {
+        let error = VfioUserError::Broken {
             socket: self.socket.clone(),
             act: command.name(),
             what,
+        };
+        self.tell(&error);
+        error
+    }
+
+    /// A guest that asked sees all ones and can tell nobody why.
+    fn tell(&self, error: &VfioUserError) {
+        if self.is_lent.load(Ordering::Relaxed) {
+            tracing::warn!(%error, "the server is given up");
         }
     }
 

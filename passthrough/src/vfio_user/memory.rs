@@ -48,8 +48,12 @@ impl MemorySubscriber for ServedMemory {
             fds: &[],
             answer: 0..=24,
         });
-        if let Err(error) = asked {
-            tracing::warn!(%error, guest = region.guest.0, "the server was not told that guest memory goes; it may keep what it has mapped");
+        match asked {
+            Err(error) if !self.link.is_over() => {
+                tracing::warn!(%error, guest = region.guest.0, "guest memory stays with the server");
+            }
+            // What it has mapped of it stays with it until it ends, as was told when it was given up.
+            _ => {}
         }
     }
 }
