@@ -54,6 +54,17 @@ fn start(vmm: &Vmm, name: &str, engine: &Engine) -> Server {
     server
 }
 
+/// The guest has powered off, and all that is said is that the engine was reset and is well.
+#[track_caller]
+fn ends_well(server: Server) {
+    let (status, err) = server.ends();
+    assert_eq!((status, err.lines().count()), (Some(0), 1), "{err}");
+    assert!(
+        err.contains("device 0000:00:01.0: reset by vfio-user") && err.contains("and well"),
+        "{err}"
+    );
+}
+
 #[test]
 fn the_engine_copies_in_the_guests_memory_and_signals_by_msix() {
     let vmm = Vmm::new();
@@ -67,15 +78,12 @@ fn the_engine_copies_in_the_guests_memory_and_signals_by_msix() {
         "{listed}"
     );
     server.types("q");
-    assert_eq!(server.ends(), (Some(0), String::new()));
+    ends_well(server);
     assert!(vmm.claims().is_empty());
     let mut again = start(&vmm, "b", &engine);
     again.types("q");
-    assert_eq!(
-        again.ends(),
-        (Some(0), String::new()),
-        "the engine serves one after another"
-    );
+    // The engine serves one after another.
+    ends_well(again);
 }
 
 #[test]
@@ -107,11 +115,11 @@ fn a_killed_engine_is_told_reads_all_ones_and_the_guest_goes_on() {
     server.types("q");
     let (status, err) = server.ends();
     assert_eq!(status, Some(0));
-    assert!(err.contains("engine.sock") && err.lines().count() <= 3, "{err}");
+    assert!(err.contains("engine.sock") && err.lines().count() <= 5, "{err}");
     bystander.types("d");
     bystander.says("d here\n");
     bystander.types("q");
-    assert_eq!(bystander.ends(), (Some(0), String::new()));
+    ends_well(bystander);
     assert!(vmm.claims().is_empty());
 }
 
@@ -129,7 +137,7 @@ fn an_engine_that_stalls_is_given_up_and_holds_nobody() {
     assert_eq!(status, Some(0), "{err}");
     let why = ["engine.sock", "REGION_READ within 5000 ms", "start it again"];
     assert!(
-        why.iter().all(|part| err.contains(part)) && err.lines().count() <= 3,
+        why.iter().all(|part| err.contains(part)) && err.lines().count() <= 5,
         "{err}"
     );
     assert!(vmm.claims().is_empty());

@@ -5,11 +5,14 @@ mod served;
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
+use std::sync::{Arc, Mutex};
 
 use pellucid_passthrough::{BarKind, BindError, IrqKind, RegionIndex, Served, VfioUserError};
-use served::{Device, LONG, MEMORY, REGION_READ, REGION_WRITE, RESET, SET_IRQS, connect, honest};
+use served::{
+    Device, IRQ_INFO, LONG, MEMORY, REGION_READ, REGION_WRITE, RESET, SET_IRQS, connect, honest, words,
+};
 
-fn asked(device: &std::sync::Mutex<Device>, command: u16) -> Vec<Vec<u8>> {
+fn asked(device: &Mutex<Device>, command: u16) -> Vec<Vec<u8>> {
     let log = std::mem::take(&mut device.lock().unwrap().log);
     log.into_iter()
         .filter(|(of, _)| *of == command)
@@ -102,6 +105,32 @@ fn eventfds_go_in_runs_and_only_what_had_one_is_taken_off() {
         transport.wire(IrqKind::Intx, 0, &[some]).is_err(),
         "it has no line"
     );
+}
+
+#[test]
+fn a_line_is_unmasked_by_an_eventfd_that_the_server_is_given() {
+    let device = Arc::new(Mutex::new(Device::new()));
+    let told = Arc::clone(&device);
+    let served = connect(LONG, move |asked| {
+        let mut reply = told.lock().unwrap().answer(asked);
+        if asked.command == IRQ_INFO && asked.u32(8) == 0 {
+            reply.put(28, 1);
+        }
+        Some(reply)
+    });
+    let served = served.unwrap();
+    let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).unwrap();
+    served
+        .transport()
+        .wire(IrqKind::Intx, 0, &[Some(event.as_fd())])
+        .unwrap();
+    served
+        .transport()
+        .unmask_by(IrqKind::Intx, event.as_fd())
+        .unwrap();
+    // linux/vfio.h: eventfd is 4, unmask 16, trigger 32.
+    let told = [[20, 4 | 32, 0, 0, 1], [20, 4 | 16, 0, 0, 1]].map(|told| words(&told));
+    assert_eq!(asked(&device, SET_IRQS), told);
 }
 
 #[test]
