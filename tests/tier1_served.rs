@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -188,6 +188,8 @@ fn a_server_that_is_none_is_refused_in_one_line_and_nothing_stays_claimed() {
     let listener = UnixListener::bind(&liar).unwrap();
     let lies = std::thread::spawn(move || {
         let (mut client, _) = listener.accept().unwrap();
+        // Who leaves before it is asked is one that has died.
+        client.read_exact(&mut [0; 16]).unwrap();
         client.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
     });
     let kernel = vmm.file("kernel", &tiny::kernel());
