@@ -54,15 +54,12 @@ fn start(vmm: &Vmm, name: &str, engine: &Engine) -> Server {
     server
 }
 
-/// The guest has powered off, and all that is said is that the engine was reset and is well.
+/// The guest has powered off, and nothing is said but, at most, that the engine was reset and is well.
 #[track_caller]
 fn ends_well(server: Server) {
     let (status, err) = server.ends();
-    assert_eq!((status, err.lines().count()), (Some(0), 1), "{err}");
-    assert!(
-        err.contains("device 0000:00:01.0: reset by vfio-user") && err.contains("and well"),
-        "{err}"
-    );
+    assert_eq!(status, Some(0), "{err}");
+    assert!(err.lines().all(|line| line.contains("and well")), "{err}");
 }
 
 #[test]
