@@ -70,6 +70,22 @@ impl Pattern {
         assert!(same.unwrap().success(), "{} has changed", disk.display());
     }
 
+    /// The controller works: its disk is there again, and its first MiB reads as it was written, past the page cache.
+    #[track_caller]
+    pub(crate) fn begins(&self, moment: &str) {
+        let disk = disk_of(self.device);
+        let script = "dd if=$0 bs=1M count=1 iflag=direct status=none | cmp -n 1048576 - $1";
+        let same = Command::new("sh")
+            .args(["-c", script])
+            .args([&disk, &self.copy])
+            .status();
+        assert!(
+            same.unwrap().success(),
+            "{moment}: {} does not read as before",
+            disk.display()
+        );
+    }
+
     /// The sum of the first `mebibytes`, as `md5sum` prints it.
     pub(crate) fn sum(&self, mebibytes: u32) -> String {
         let script = format!("head -c {mebibytes}M '{}' | md5sum", self.copy.display());

@@ -13,6 +13,7 @@ pub(crate) mod lent;
 pub(crate) mod linux;
 pub(crate) mod monitor;
 pub(crate) mod server;
+pub(crate) mod state;
 pub(crate) mod tiny;
 
 use std::ffi::OsStr;

@@ -113,7 +113,43 @@ pub(crate) fn kill_at_every_step_of(
     scene: &Path,
     mut check: impl FnMut(u64),
 ) -> Vec<String> {
-    for kill_at in 0.. {
+    let mut last = 0;
+    let told = |event| {
+        last = event;
+        check(event);
+    };
+    let steps = kill_at_each(0.., only, name, scene, told);
+    assert_eq!(steps.len() as u64, last, "it was killed at each event");
+    steps
+}
+
+/// The same for one event of `stride`, and for steps of which there may be fewer in one run than in another: what waits for the kernel
+/// tries again, and each try is a step.
+pub(crate) fn kill_at_steps(
+    name: &str,
+    scene: &Path,
+    stride: usize,
+    mut check: impl FnMut(u64),
+) -> Vec<String> {
+    let mut last = 0;
+    let told = |event| {
+        last = event;
+        check(event);
+    };
+    let steps = kill_at_each((0..).step_by(stride), &[], name, scene, told);
+    assert!(steps.len() as u64 <= last, "it was killed up to its end");
+    steps
+}
+
+/// Runs `name` once for each of `events`, until one is beyond its end. Returns its steps.
+fn kill_at_each(
+    events: impl Iterator<Item = u64>,
+    only: &[&str],
+    name: &str,
+    scene: &Path,
+    mut check: impl FnMut(u64),
+) -> Vec<String> {
+    for kill_at in events {
         let mut child = child(name, scene);
         if !only.is_empty() {
             child.env(ONLY, only.join(","));
@@ -126,9 +162,7 @@ pub(crate) fn kill_at_every_step_of(
             continue;
         }
         assert!(status.success(), "not killed at event {kill_at}, and {status}");
-        let steps: Vec<_> = steps.lines().map(str::to_owned).collect();
-        assert_eq!(steps.len() as u64, kill_at, "it was killed at each event");
-        return steps;
+        return steps.lines().map(str::to_owned).collect();
     }
     unreachable!("the numbers do not end")
 }
