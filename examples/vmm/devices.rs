@@ -168,3 +168,68 @@ const PIPE_COLUMNS: usize = 100;
 const LEAST_COLUMNS: usize = 60;
 const WIDEST_COLUMN: usize = 20;
 const NO_NAMES: &str = "This host has no PCI ID database, so devices go by their ids: install pci.ids (Debian) or hwdata (others).";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pellucid::passthrough::{Group, Ids};
+
+    fn host() -> Inventory {
+        let mut inventory = Inventory::default();
+        for (address, class) in [
+            ("01:00.0", 0x03_0000),
+            ("01:00.1", 0x04_0300),
+            ("02:00.0", 0x01_0802),
+        ] {
+            let bdf = address.parse().unwrap();
+            let (vendor, device, revision, subsystem) = (0x10de, 0x1b81, 0, [0, 0]);
+            let ids = Ids {
+                vendor,
+                device,
+                class,
+                revision,
+                subsystem,
+            };
+            let mut function = Function::bare(bdf, ids);
+            function.group = (class != 0x01_0802).then(|| Group {
+                id: 2,
+                members: Vec::new(),
+                others: Vec::new(),
+                reserved: Vec::new(),
+            });
+            inventory.functions.insert(bdf, function);
+        }
+        inventory
+    }
+
+    #[test]
+    fn a_table_fits_its_terminal_and_says_once_what_several_have_in_common() {
+        let text = as_text(&host(), &Names::default(), 60);
+        assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[0].starts_with("Nothing can be lent yet: the driver vfio-pci"),
+            "{text}"
+        );
+        assert!(
+            lines.contains(&"0000:01:00.1  2      -       together  audio: 10de:1b81"),
+            "{text}"
+        );
+        assert!(lines.contains(&"0000:01:00.0 0000:01:00.1"), "{text}");
+        assert!(lines.contains(&"0000:02:00.0"), "{text}");
+        assert_eq!(text.matches("to be lent to the same server").count(), 1, "{text}");
+        assert!(text.contains("no IOMMU is in use for it"), "{text}");
+    }
+
+    #[test]
+    fn programs_are_told_of_each_function_what_it_is_and_what_to_do() {
+        let json = as_json(&host(), &Names::default());
+        let row = &json["devices"][0];
+        assert_eq!(
+            (&row["advice"]["lend"], &row["advice"]["with"][0]),
+            (&json!("together"), &json!("0000:01:00.1"))
+        );
+        assert_eq!(row["name"]["class"], "VGA graphics");
+        assert!(json["unready"]["remedy"].as_str().unwrap().contains("modprobe"));
+    }
+}
