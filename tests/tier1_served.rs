@@ -89,7 +89,7 @@ fn an_error_of_the_device_and_the_hosts_wish_reach_the_owner_while_the_guest_goe
     let engine = Engine::start(&vmm, "engine.sock");
     let mut server = start(&vmm, "a", &engine);
     server.types("e");
-    server.reports("device 0000:00:01.0 reported an error that it could not recover from");
+    server.reports("device 0000:00:01.0: an uncorrectable error of its own; policy: report");
     server.types("w");
     server.reports("the host asks for device 0000:00:01.0 back");
     server.types("d");

@@ -78,6 +78,11 @@ impl Reporter {
         let (now, nearby) = counted(self.function.as_deref());
         let report = match (&self.seen, &now) {
             (Some(before), Some(now)) => ErrorReport::between(before, now, nearby > self.nearby),
+            // Its server signals for nobody else.
+            _ if self.function.is_none() => ErrorReport {
+                source: Blame::Own,
+                ..ErrorReport::unknown()
+            },
             _ => ErrorReport::unknown(),
         };
         (self.seen, self.nearby) = (now, nearby);
