@@ -55,7 +55,7 @@ pub struct Built {
 }
 
 /// Builds the test targets `tier1_*` and `tier2_*` of the workspace that are `kept`, and
-/// the example `vmm`. What does not build is left out and named in the answer.
+/// the examples, `vmm` among them. What does not build is left out and named in the answer.
 pub(crate) fn build(kept: impl Fn(u8, &str) -> bool, progress: Progress) -> Result<Built, SuiteError> {
     let (metadata, _) = cargo(&["metadata", "--no-deps", "--format-version", "1"])?;
     let metadata: Value =
@@ -78,7 +78,8 @@ pub(crate) fn build(kept: impl Fn(u8, &str) -> bool, progress: Progress) -> Resu
         .failures
         .extend(failed.map(|status| format!("some test targets ({status})")));
     if targets(&metadata, "example").contains("vmm") {
-        let mut words = vec!["build", "--example", "vmm"];
+        // All of them: a test of the VMM finds a device that another example serves beside it.
+        let mut words = vec!["build", "--examples"];
         words.extend(COMMON);
         let (messages, failed) = cargo(&words)?;
         built.vmm = parse_artefacts(&messages).vmm;
