@@ -103,6 +103,7 @@ impl<'s> Claimant<'s> {
             quarantined: None,
         };
         way.record(&mut claim)?;
+        let seat = Arc::new(seat);
         Ok(Custody { seat, way, claim })
     }
 

@@ -11,6 +11,7 @@ use crate::custody::{Custody, Fellows};
 use crate::error::{SriovError, TakeError};
 use crate::inventory::Function;
 use crate::quarantine::Quarantine;
+use crate::reset::ResetReport;
 use crate::vf::{VfSettings, VfToken};
 
 /// Held, off its host driver, with the way back on record. Not opened; cannot do DMA for us.
@@ -119,6 +120,14 @@ impl Claimed {
     /// Its directory in sysfs.
     pub(crate) fn sysfs(&self) -> Option<PathBuf> {
         self.held.as_ref().map(|held| held.seat.path(""))
+    }
+
+    /// Resets and proves the function, which is not open, by the kernel's own methods.
+    pub(crate) fn climb_closed(&self) -> Result<ResetReport, TakeError> {
+        match &self.held {
+            Some(held) => held.seat.climb(&self.function),
+            None => unreachable!("a function that went back is held no more"),
+        }
     }
 
     /// Gives the function back to the driver that it had, proves that it is bound, and ends the claim. One that was claimed with others of

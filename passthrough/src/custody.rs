@@ -1,7 +1,7 @@
 //! What is held of a function: its claim, and the way back. Functions of one IOMMU group go back together, since the kernel gives none of
 //! them to a host driver while another is open.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pellucid_partition::{Bdf, Claim};
 
@@ -13,7 +13,7 @@ use crate::sys::Errand;
 /// A function's claim, its place in sysfs, and its undo record as it is on disk.
 #[derive(Debug)]
 pub(crate) struct Custody {
-    pub(crate) seat: DriverSeat,
+    pub(crate) seat: Arc<DriverSeat>,
     pub(crate) way: Way,
     pub(crate) claim: Claim,
 }

@@ -104,11 +104,15 @@ impl Held {
     }
 
     /// Gives the closed function back, or keeps it away from everybody if it is not well.
-    pub(crate) fn finish(self, report: ResetReport) -> Result<Released, ReleaseError> {
+    pub(crate) fn finish(self, mut report: ResetReport) -> Result<Released, ReleaseError> {
         let is_back = match self {
             Held::Host(mut host) => {
                 if let Some(group) = host.group.take() {
                     host.space.leave(host.claimed.bdf(), group);
+                }
+                if report.is_busy() {
+                    // Now that it is closed the kernel goes on with the change, and waits for its end before it resets.
+                    report = host.claimed.climb_closed()?.after(report);
                 }
                 match report.fault() {
                     None => host.claimed.give_back()?,

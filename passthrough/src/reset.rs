@@ -90,7 +90,7 @@ impl<'f> ResetLadder<'f> {
             transport,
             report: ResetReport::new(self.function.bdf),
         };
-        if climb.act(ResetAct::Quiesce, quiesce).is_none() {
+        if climb.act(ResetAct::Quiesce, by(ResetAct::Quiesce)).is_none() {
             return climb.report;
         }
         let rungs = [ResetAct::Function, ResetAct::Power, ResetAct::Hot];
@@ -123,7 +123,7 @@ impl<'f> ResetLadder<'f> {
             transport,
             report: ResetReport::new(self.function.bdf),
         };
-        if climb.act(ResetAct::Quiesce, quiesce).is_some() {
+        if climb.act(ResetAct::Quiesce, by(ResetAct::Quiesce)).is_some() {
             climb.prove();
         }
         climb.report
@@ -182,7 +182,7 @@ impl Climb<'_> {
     }
 
     /// Does it, within the limit. `Some`: whether it succeeded. `None`: it has not ended, or there is no going on.
-    fn act(&mut self, act: ResetAct, how: fn(&dyn Transport) -> Result<(), String>) -> Option<bool> {
+    fn act(&mut self, act: ResetAct, how: How) -> Option<bool> {
         let transport = Arc::clone(self.transport);
         let begun = Instant::now();
         let name = if act == ResetAct::Quiesce { "stop" } else { "reset" };
@@ -190,7 +190,7 @@ impl Climb<'_> {
         let (outcome, goes_on) = match ended {
             Outcome::Ended(Ok(())) => (ResetOutcome::Done, Some(true)),
             // What cannot be stopped may be after a reset.
-            Outcome::Ended(Err(why)) => (ResetOutcome::Failed { why }, Some(false)),
+            Outcome::Ended(Err(refused)) => (refused, Some(false)),
             Outcome::Late => (ResetOutcome::TimedOut, None),
         };
         let kernels = &self.ladder.function.reset_methods;
@@ -238,13 +238,28 @@ impl Climb<'_> {
     }
 }
 
+/// An act of a rung; what became of it, if it did not succeed.
+type How = fn(&dyn Transport) -> Result<(), ResetOutcome>;
+
 /// How a rung is climbed.
-fn by(rung: ResetAct) -> fn(&dyn Transport) -> Result<(), String> {
+fn by(rung: ResetAct) -> How {
     match rung {
-        ResetAct::Quiesce => quiesce,
-        ResetAct::Function => |transport| transport.reset().map_err(|error| error.to_string()),
-        ResetAct::Power => power::cycle,
-        ResetAct::Hot => |transport| transport.hot_reset().map_err(|error| error.to_string()),
+        ResetAct::Quiesce => |transport| quiesce(transport).map_err(failed),
+        ResetAct::Function => |transport| transport.reset().map_err(refused),
+        ResetAct::Power => |transport| power::cycle(transport).map_err(failed),
+        ResetAct::Hot => |transport| transport.hot_reset().map_err(refused),
+    }
+}
+
+fn failed(why: String) -> ResetOutcome {
+    ResetOutcome::Failed { why }
+}
+
+/// The kernel does not wait for a function that it is changing the driver of (`pci_try_reset_function` of Linux).
+fn refused(error: io::Error) -> ResetOutcome {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => ResetOutcome::Busy,
+        _ => failed(error.to_string()),
     }
 }
 

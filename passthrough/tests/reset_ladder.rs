@@ -83,6 +83,19 @@ fn a_reset_that_is_refused_is_followed_by_the_next_method() {
 }
 
 #[test]
+fn a_reset_refused_because_the_host_takes_the_driver_is_told_from_one_that_failed() {
+    let busy = sick(&[Sick::Busy, Sick::NoSoftReset]);
+    assert!(busy.is_busy(), "{busy}");
+    assert_eq!(*outcome(&busy, ResetAct::Function), ResetOutcome::Busy);
+    assert_told(&busy, &["the host is taking its driver"]);
+    let refused = sick(&[Sick::ResetRefused, Sick::NoSoftReset]);
+    assert!(!refused.is_busy() && !refused.is_well(), "{refused}");
+    // Another rung that is proved is enough.
+    let cured = sick(&[Sick::Busy]);
+    assert!(cured.is_well() && !cured.is_busy(), "{cured}");
+}
+
+#[test]
 fn a_reset_that_does_not_come_back_ends_the_climb_in_time() {
     let begun = Instant::now();
     let (patient, report) = climb(Patient::with(&[Sick::ResetHangs]));

@@ -62,6 +62,8 @@ pub enum ResetOutcome {
         /// By whom or what.
         why: String,
     },
+    /// The kernel is changing the function's driver meanwhile (the host wants it back), and resets it only after that.
+    Busy,
     /// It had not ended in its time, and goes on.
     TimedOut,
     /// Done, and the function was not well after it.
@@ -122,6 +124,12 @@ impl ResetReport {
             .any(|step| step.outcome == ResetOutcome::TimedOut)
     }
 
+    /// Whether a reset was refused only because the kernel is changing the function's driver: once closed, it can be reset.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.is_well() && self.steps.iter().any(|step| step.outcome == ResetOutcome::Busy)
+    }
+
     /// The reset after which it was proved; None: none, though it may be well.
     #[must_use]
     pub fn reset_by(&self) -> Option<&ResetStep> {
@@ -143,6 +151,7 @@ impl ResetReport {
             ResetOutcome::Failed { why } | ResetOutcome::Unproved { why } => {
                 Some(format!("{}: {why}", step.name()))
             }
+            ResetOutcome::Busy => Some(format!("{}: the host is taking its driver", step.name())),
             ResetOutcome::TimedOut => Some(format!(
                 "{}: no end after {} ms",
                 step.name(),
@@ -153,6 +162,12 @@ impl ResetReport {
         let unresettable = told.is_empty();
         told.extend(self.first_fault().filter(|_| unresettable));
         Some(told.join("; "))
+    }
+
+    /// The report of a later climb, with the steps of `earlier` before its own.
+    pub(crate) fn after(mut self, earlier: ResetReport) -> ResetReport {
+        self.steps.splice(0..0, earlier.steps);
+        self
     }
 
     pub(super) fn first_fault(&self) -> Option<String> {

@@ -23,6 +23,8 @@ use pellucid_passthrough::{
 pub(crate) enum Sick {
     /// Its reset is refused after its time.
     ResetRefused,
+    /// The kernel is changing its driver, and does not reset it before that has ended.
+    Busy,
     /// Its reset does not come back.
     ResetHangs,
     /// It cannot be reset alone.
@@ -279,6 +281,9 @@ impl Transport for Patient {
         self.ask("reset");
         if self.has(Sick::ResetHangs) {
             thread::sleep(Duration::from_secs(5));
+        }
+        if self.has(Sick::Busy) {
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
         }
         if self.has(Sick::ResetRefused) {
             return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
