@@ -157,7 +157,8 @@ fn fatal_nearby(function: &Path) -> u64 {
         return 0;
     };
     let below = fs::read_dir(port).into_iter().flatten().flatten();
-    let all = below.map(|entry| entry.path()).chain([port.to_owned()]);
+    let functions = below.filter(|entry| entry.file_name().to_string_lossy().parse::<Bdf>().is_ok());
+    let all = functions.map(|entry| entry.path()).chain([port.to_owned()]);
     all.filter_map(|path| ErrorCounts::read(&path))
         .fold(0, |sum, counts| sum.saturating_add(counts.fatal.total))
 }
