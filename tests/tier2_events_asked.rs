@@ -44,7 +44,10 @@ fn a_device_that_is_unplugged_for_the_host_is_reset_and_on_its_driver_while_the_
     for device in [&card.at, &disk.at] {
         let (begun, asking) = ask_for(device);
         is_told(&server, device, "unplug", begun);
-        println!("{device}: given up after {} ms", asking.join().unwrap().as_millis());
+        println!(
+            "{device}: given up after {} ms",
+            asking.join().unwrap().as_millis()
+        );
         server.reports(&format!("device {device}: reset by"));
     }
     disk.holds(&digest);
