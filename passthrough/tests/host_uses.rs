@@ -59,6 +59,33 @@ fn the_firmwares_screen_is_the_console_whichever_driver_draws_on_it() {
 }
 
 #[test]
+fn a_folder_that_a_virtio_function_brings_is_in_use_while_it_is_mounted() {
+    let host = machine(SERVER);
+    let share = |function, name| {
+        let share = Part(function, 0x1af4_1009, 0x00_0200, Some("virtio-pci"), Some(91));
+        share.add(&host);
+        host.write(&format!("{}/{name}/uevent", share.place()), "");
+        format!("{}/{name}", share.place())
+    };
+    let plan9 = share("pci0000:00/0000:00:11.0", "virtio1");
+    // The kernel ends the tag with a NUL.
+    host.write(&format!("{plan9}/mount_tag"), "host\0");
+    let virtiofs = share("pci0000:00/0000:00:12.0", "virtio2");
+    host.write("sys/fs/virtiofs/0/tag", "data\n");
+    host.link("sys/fs/virtiofs/0/device", &host.root().join(&virtiofs));
+    let uses = || {
+        let inventory = host.survey();
+        let of = |at| words(&inventory.function(bdf(at)).unwrap().uses);
+        [of("0000:00:11.0"), of("0000:00:12.0")]
+    };
+    let mounts = |lines: &str| host.write("proc/self/mountinfo", lines);
+    mounts("21 1 0:20 / / rw - tmpfs host rw\n22 1 0:21 / /a rw - virtiofs host rw\n");
+    assert_eq!(uses(), ["", ""], "others may be called so too");
+    mounts("21 1 0:20 / / ro - 9p host ro\n22 1 0:21 / /d rw - virtiofs data rw\n");
+    assert_eq!(uses(), ["host is mounted at /", "data is mounted at /d"]);
+}
+
+#[test]
 fn a_serial_console_on_a_card_is_in_use() {
     let host = machine(SERVER);
     let port = Part(

@@ -21,9 +21,9 @@ use network::Routes;
 /// Something on the host that would break if the function went away.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Use {
-    /// A file system on one of its disks is mounted.
+    /// A file system on one of its disks, or a folder that it brings (9p, virtiofs), is mounted.
     Mount {
-        /// The block device, for example `nvme0n1p2` or `dm-0`.
+        /// The block device, for example `nvme0n1p2` or `dm-0`, or the tag of a folder that virtio brings.
         device: String,
         /// Where it is mounted.
         mount_point: String,

@@ -1,4 +1,5 @@
-//! From a function's block devices up through partitions, LVM, RAID and multipath to mounted file systems and swap.
+//! From a function's block devices up through partitions, LVM, RAID and multipath to mounted file systems and swap; and the folders of
+//! a machine below that virtio functions bring.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,10 +13,20 @@ use crate::inventory::attribute::{list, names, text};
 /// The mounts and swaps of a host.
 pub(super) struct Disks {
     class: PathBuf,
-    /// `major:minor`, source and mount point of each mount.
-    mounts: Vec<[String; 3]>,
+    mounts: Vec<Mount>,
     /// Kernel names of swap devices.
     swaps: BTreeSet<String>,
+    /// The tags of virtiofs, each with the real place of its device.
+    tags: Vec<(PathBuf, String)>,
+}
+
+/// One mounted file system.
+struct Mount {
+    /// `major:minor`.
+    number: String,
+    source: String,
+    kind: String,
+    point: String,
 }
 
 impl Disks {
@@ -31,17 +42,19 @@ impl Disks {
         let kernel_name = |path: &str| path.strip_prefix("/dev/").map(str::to_owned);
         Ok(Disks {
             class: root.join("sys/class/block"),
-            mounts: mounts.lines().filter_map(mount).collect(),
+            mounts: mounts.lines().filter_map(Mount::of).collect(),
             swaps: swaps
                 .lines()
                 .skip(1)
                 .filter_map(|line| kernel_name(line.split_whitespace().next()?))
                 .collect(),
+            tags: virtiofs_tags(&root.join("sys/fs/virtiofs")),
         })
     }
 
     /// Adds what is used of the disks below a function's directory.
     pub(super) fn of(&self, function: &Path, uses: &mut BTreeSet<Use>) {
+        self.shares(function, uses);
         let mut disks = BTreeSet::new();
         blocks_below(function, &mut disks);
         // Each device, and the one that it was found on.
@@ -70,6 +83,27 @@ impl Disks {
         }
     }
 
+    /// Adds the folders that a virtio function brings and that are mounted. Mounts name them by their tags.
+    fn shares(&self, function: &Path, uses: &mut BTreeSet<Use>) {
+        let plan9 = names(function)
+            .into_iter()
+            .filter(|name| name.starts_with("virtio"));
+        let plan9 = plan9.filter_map(|name| Some(("9p", text(&function.join(name), "mount_tag")?)));
+        let virtiofs = self
+            .tags
+            .iter()
+            .filter(|(device, _)| device.starts_with(function));
+        let virtiofs = virtiofs.map(|(_, tag)| ("virtiofs", tag.clone()));
+        for (kind, tag) in plan9.chain(virtiofs) {
+            let tag = tag.trim_matches(['\0', '\n', ' ']);
+            let mounted = self
+                .mounts
+                .iter()
+                .filter(|mount| mount.kind == kind && mount.source == tag);
+            uses.extend(mounted.map(|mount| mount.used_by(tag)));
+        }
+    }
+
     /// Adds how one block device is used itself, and says whether it is.
     fn used(&self, device: &str, uses: &mut BTreeSet<Use>) -> bool {
         let number = text(&self.class.join(device), "dev").unwrap_or_default();
@@ -77,12 +111,9 @@ impl Disks {
         let mounted = self
             .mounts
             .iter()
-            .filter(|[dev, from, _]| *dev == number || *from == source);
+            .filter(|mount| mount.number == number || mount.source == source);
         let before = uses.len();
-        uses.extend(mounted.map(|[_, _, at]| Use::Mount {
-            device: device.to_owned(),
-            mount_point: at.clone(),
-        }));
+        uses.extend(mounted.map(|mount| mount.used_by(device)));
         if self.swaps.contains(device) {
             uses.insert(Use::Swap {
                 device: device.to_owned(),
@@ -124,20 +155,41 @@ fn disk_of_path(name: &str) -> String {
     split().unwrap_or_else(|| name.to_owned())
 }
 
-/// A line of mountinfo (proc_pid_mountinfo(5)); octal escapes in paths are undone.
-fn mount(line: &str) -> Option<[String; 3]> {
-    let (before, after) = line.split_once(" - ")?;
-    let mut fields = before.split(' ');
-    let number = fields.nth(2)?.to_owned();
-    let at = fields.nth(1)?;
-    let source = after.split(' ').nth(1)?.to_owned();
-    Some([
-        number,
-        source,
-        at.replace("\\040", " ")
-            .replace("\\011", "\t")
-            .replace("\\134", "\\"),
-    ])
+impl Mount {
+    /// A line of mountinfo (proc_pid_mountinfo(5)); octal escapes in paths are undone.
+    fn of(line: &str) -> Option<Mount> {
+        let (before, after) = line.split_once(" - ")?;
+        let mut fields = before.split(' ');
+        let number = fields.nth(2)?.to_owned();
+        let point = fields.nth(1)?;
+        let mut after = after.split(' ');
+        let kind = after.next()?.to_owned();
+        Some(Mount {
+            number,
+            source: after.next()?.to_owned(),
+            kind,
+            point: point
+                .replace("\\040", " ")
+                .replace("\\011", "\t")
+                .replace("\\134", "\\"),
+        })
+    }
+
+    fn used_by(&self, device: &str) -> Use {
+        Use::Mount {
+            device: device.to_owned(),
+            mount_point: self.point.clone(),
+        }
+    }
+}
+
+/// Linux 6.9 and later tell them (Documentation/ABI/testing/sysfs-fs-virtiofs).
+fn virtiofs_tags(folder: &Path) -> Vec<(PathBuf, String)> {
+    let tag = |name: String| {
+        let place = folder.join(name);
+        Some((fs::canonicalize(place.join("device")).ok()?, text(&place, "tag")?))
+    };
+    names(folder).into_iter().filter_map(tag).collect()
 }
 
 /// Deeper than sysfs nests below a function, also below one that has a domain of its own.
