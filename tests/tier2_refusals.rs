@@ -51,8 +51,8 @@ fn what_is_no_device_to_lend_is_refused_with_the_reason() {
     );
     refused(
         &vmm,
-        &format!("{DATA},at=0000:03:00.1"),
-        &["0000:03:00.1", "function 0"],
+        &format!("{DATA},at=0000:03:01.0"),
+        &["0000:03:01.0", "behind a port", "free there: 0000:03:00.0"],
     );
     refused(
         &vmm,
