@@ -1,11 +1,12 @@
 //! Healing: any later process restores what a dead one left, from the records it wrote ahead.
 
 use std::error::Error;
+use std::time::{Duration, Instant};
 
 use crate::claim::{ClaimRecord, Resource};
 use crate::error::ClaimError;
-use crate::owner::Owner;
-use crate::state_dir::StateDir;
+use crate::owner::{Owner, Standing};
+use crate::state_dir::{Hold, StateDir};
 
 /// Somebody who can undo one kind of change.
 pub trait Healer {
@@ -83,11 +84,32 @@ impl StateDir {
         Ok(Some((record, outcome)))
     }
 
+    /// Its lock, or what is to be said without it. A dead owner's child may still be at work in the kernel, where it cannot be ended, and
+    /// keeps the lock so long: that is waited for.
+    fn hold_of_the_dead(&self, resource: &Resource) -> Result<Result<Hold, Option<Healed>>, ClaimError> {
+        let begun = Instant::now();
+        loop {
+            if let Ok(hold) = self.hold(resource)? {
+                return Ok(Ok(hold));
+            }
+            let Some(record) = self.read(resource)? else {
+                return Ok(Err(None));
+            };
+            if !matches!(record.owner.standing(), Standing::Gone) {
+                return Ok(Err(Some((record, HealOutcome::InUse))));
+            }
+            if begun.elapsed() > KERNEL_ENDS {
+                return Ok(Err(Some((record, HealOutcome::Failed(UNDER_WAY.into())))));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Heals one resource while holding its lock; `None` if its record has gone meanwhile.
     fn heal_one(&self, resource: &Resource, healers: &[&dyn Healer]) -> Result<Option<Healed>, ClaimError> {
-        let Ok(hold) = self.hold(resource)? else {
-            let record = self.read(resource)?;
-            return Ok(record.map(|record| (record, HealOutcome::InUse)));
+        let hold = match self.hold_of_the_dead(resource)? {
+            Ok(hold) => hold,
+            Err(record) => return Ok(record),
         };
         let Some(record) = self.read(resource)? else {
             // Its owner died before it had written anything but a draft.
@@ -133,3 +155,7 @@ fn unreadable(resource: Resource) -> ClaimRecord {
         undo: None,
     }
 }
+
+const UNDER_WAY: &str = "its owner is dead, and what that began has not ended in the kernel (a driver hangs; its log says more); try again later";
+/// A driver that lets go of a device takes seconds at most, if it does not hang.
+const KERNEL_ENDS: Duration = Duration::from_secs(10);

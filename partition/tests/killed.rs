@@ -29,14 +29,33 @@ fn owner() {
     }
 }
 
+/// An owner whose child goes on for a second after it, as one does that the kernel keeps in a driver.
+#[test]
+#[ignore = "not a test: the process that the others start and kill"]
+fn owner_with_a_child() {
+    let directory = std::env::var_os(DIRECTORY).unwrap();
+    let state = StateDir::at(Path::new(&directory)).unwrap();
+    let mut claim = state.claim(device(), "db1").unwrap();
+    let lock = claim.lock().unwrap();
+    rustix::io::fcntl_setfd(lock, rustix::io::FdFlags::empty()).unwrap();
+    // Its input ends with its parent.
+    let child = Command::new("sh")
+        .args(["-c", "cat; sleep 1"])
+        .stdin(Stdio::piped())
+        .spawn();
+    let _child = child.unwrap();
+    claim.record_undo("driver", &json!({ "step": 1 })).unwrap();
+    std::thread::sleep(Duration::from_secs(60));
+}
+
 /// The owner in a process of its own; killed at the latest when dropped.
 struct Owner(Child);
 
 impl Owner {
-    fn start(state: &StateDir) -> Self {
+    fn start(state: &StateDir, name: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
-            .args(["--ignored", "--exact", "owner"])
+            .args(["--ignored", "--exact", name])
             .env(DIRECTORY, state.path());
         Self(
             command
@@ -49,7 +68,11 @@ impl Owner {
 
     /// Waits until it has written its first undo.
     fn at_work(state: &StateDir) -> (Self, ClaimRecord) {
-        let owner = Self::start(state);
+        Self::named_at_work(state, "owner")
+    }
+
+    fn named_at_work(state: &StateDir, name: &str) -> (Self, ClaimRecord) {
+        let owner = Self::start(state, name);
         let patience = Instant::now() + Duration::from_secs(30);
         while Instant::now() < patience {
             if let Some((record, true)) = state.records().unwrap().pop()
@@ -90,6 +113,28 @@ impl Healer for Undone {
             .store(data["step"].as_u64().ok_or("no step")?, Ordering::Relaxed);
         Ok(())
     }
+}
+
+#[test]
+fn what_a_dead_owner_began_is_waited_for_and_then_healed() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDir::at(&directory.path().join("state")).unwrap();
+    let (mut owner, _) = Owner::named_at_work(&state, "owner_with_a_child");
+    owner.kill();
+    let resource = device();
+    assert!(
+        state
+            .records()
+            .unwrap()
+            .iter()
+            .any(|(record, held)| record.resource == resource && *held),
+        "its child holds on"
+    );
+    let undone = Undone::default();
+    let report = state.heal(&[&undone], false).unwrap();
+    assert!(matches!(report[0].outcome, HealOutcome::Healed), "{report:?}");
+    assert_eq!(undone.0.load(Ordering::Relaxed), 1);
+    assert!(state.records().unwrap().is_empty());
 }
 
 #[test]
@@ -136,7 +181,7 @@ fn whenever_the_owner_is_killed_every_change_it_made_has_its_undo() {
     for moment in 0..20u64 {
         let mut owner = match moment.is_multiple_of(2) {
             true => Owner::at_work(&state).0,
-            false => Owner::start(&state),
+            false => Owner::start(&state, "owner"),
         };
         std::thread::sleep(Duration::from_micros(moment * moment * 137));
         owner.kill();
