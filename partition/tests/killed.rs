@@ -43,7 +43,7 @@ fn owner_with_a_child() {
         .args(["-c", "cat; sleep 1"])
         .stdin(Stdio::piped())
         .spawn();
-    let _child = child.unwrap();
+    let _child = Owner(child.unwrap());
     claim.record_undo("driver", &json!({ "step": 1 })).unwrap();
     std::thread::sleep(Duration::from_secs(60));
 }
