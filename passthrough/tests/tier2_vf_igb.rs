@@ -9,7 +9,7 @@ use std::process::Command;
 
 use pellucid_partition::Bdf;
 use pellucid_passthrough::{
-    BindError, Claimant, Inventory, IoSpace, RegionIndex, ResetAct, VfSettings, VfToken,
+    Admitted, BindError, Claimant, Inventory, IoSpace, RegionIndex, ResetAct, VfSettings, VfToken, Wanted,
 };
 use scene::{bdf, driver_of, state};
 
@@ -17,6 +17,13 @@ fn physical() -> Bdf {
     let host = Inventory::survey().unwrap();
     let igb = |function: &&pellucid_passthrough::Function| function.driver.bound.as_deref() == Some("igb");
     host.functions.values().find(igb).unwrap().bdf
+}
+
+/// By force: a card that was brought up may have the default route.
+fn admitted(device: Bdf) -> Admitted {
+    let wanted = [Wanted::new(device).by_force()];
+    let mut admitted = Inventory::survey().unwrap().admit_together(&wanted).unwrap();
+    admitted.remove(0)
 }
 
 fn attribute(device: Bdf, name: &str) -> String {
@@ -97,11 +104,7 @@ fn where_vfio_drives_the_card_only_its_token_opens_a_virtual_function() {
     fs::write("/sys/module/vfio_pci/parameters/enable_sriov", "Y").unwrap();
     let token = VfToken::random().unwrap();
     let claimant = Claimant::new(&state, "db1");
-    let claim = |device| {
-        claimant
-            .claim(Inventory::survey().unwrap().admit(device).unwrap())
-            .unwrap()
-    };
+    let claim = |device| claimant.claim(admitted(device)).unwrap();
     let card = claim(physical)
         .with_token(token)
         .bind(&IoSpace::open().unwrap())
@@ -136,12 +139,11 @@ fn a_card_whose_virtual_functions_are_lent_is_not_taken_from_under_them() {
     let (_directory, state) = state();
     let physical = physical();
     let claimant = Claimant::new(&state, "db1");
+    // Surveyed before it had any; an admission from now on would be refused.
+    let card = admitted(physical);
     let made = claimant.virtual_functions(physical, 1).unwrap();
     let function = made.functions()[0];
-    let used = claimant
-        .claim(Inventory::survey().unwrap().admit(function).unwrap())
-        .unwrap();
-    let card = Inventory::survey().unwrap().admit(physical).unwrap();
+    let used = claimant.claim(admitted(function)).unwrap();
     let refusal = claimant.claim(card).unwrap_err().to_string();
     assert!(refusal.contains(&function.to_string()), "{refusal}");
     used.release().unwrap();
