@@ -1,5 +1,9 @@
 //! The board on a real VM: a guest of some eighty bytes echoes what it receives by interrupt, and powers off when the button is pressed.
-#![expect(clippy::unwrap_used, reason = "a bench that cannot be built fails its test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a bench that cannot be built fails its test"
+)]
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};

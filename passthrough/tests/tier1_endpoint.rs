@@ -347,7 +347,7 @@ fn a_masked_msi_vector_is_connected_when_it_is_unmasked() {
 fn the_line_is_taken_off_before_messages_are_switched_on_and_put_back_after() {
     let bench = Bench::with(|bus| Script::new(bus, true), Some(Gsi(10)), Arc::new(|_| {}));
     let on = wire(IrqKind::Intx, 0, &[true]);
-    assert_eq!(bench.script.asked(), [on.clone()]);
+    assert_eq!(bench.script.asked(), std::slice::from_ref(&on));
     let asked = bench.write(MSIX, 0x8000);
     assert_eq!(
         asked,
@@ -384,7 +384,12 @@ fn errors_and_requests_of_the_host_reach_the_sink_until_the_end() {
     let device = "0000:01:00.0".parse().unwrap();
     let limit = std::time::Duration::from_secs(10);
     assert!(bench.script.signal(IrqKind::Error, 0));
-    assert_eq!(receiver.recv_timeout(limit), Ok(DeviceEvent::Error { device }));
+    let error = receiver.recv_timeout(limit).unwrap();
+    // Whose error it was depends on the host: there may be a function of it at that address.
+    assert!(
+        matches!(&error, DeviceEvent::Error { device: told, .. } if *told == device),
+        "{error:?}"
+    );
     assert!(bench.script.signal(IrqKind::Request, 0));
     assert_eq!(receiver.recv_timeout(limit), Ok(DeviceEvent::Wanted { device }));
     bench.endpoint.end();

@@ -2,7 +2,8 @@
 #![allow(
     dead_code,
     unreachable_pub,
-    reason = "each test target uses its own part of this"
+    clippy::unwrap_used,
+    reason = "each test target uses its own part of this, and what fails here fails its test"
 )]
 
 use std::sync::mpsc::{Receiver, channel};
@@ -20,9 +21,12 @@ pub const CODE: u64 = 0x10_0000;
 /// Longer than any bounded step takes on a host that emulates guests.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What keeps devices on the two buses.
+pub type Ranges = (Vec<BusRange<dyn PioHandler>>, Vec<BusRange<dyn MmioHandler>>);
+
 /// A partition with a guest in it, and what is on its buses.
 pub struct Machine {
-    pub ranges: (Vec<BusRange<dyn PioHandler>>, Vec<BusRange<dyn MmioHandler>>),
+    pub ranges: Ranges,
     pub partition: Populated,
     // Last: the claims lie in it.
     _state: tempfile::TempDir,
