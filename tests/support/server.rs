@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::HANG_GUARD;
+use super::standing::standing;
 
 /// A logical server in a process of its own.
 pub(crate) struct Server {
@@ -52,8 +53,9 @@ impl Server {
                 self.out.text(from..end)
             }
             Err(said) => panic!(
-                "the guest never said {text:?}, but:\n{said}\n{}",
-                self.err.text(0..usize::MAX)
+                "the guest never said {text:?}, but:\n{said}\n{}\n{}",
+                self.err.text(0..usize::MAX),
+                standing(self.pid())
             ),
         }
     }
@@ -62,7 +64,10 @@ impl Server {
     #[track_caller]
     pub(crate) fn reports(&self, text: &str) {
         if let Err(said) = self.err.find(text, 0) {
-            panic!("the VMM never said {text:?}, but:\n{said}");
+            panic!(
+                "the VMM never said {text:?}, but:\n{said}\n{}",
+                standing(self.pid())
+            );
         }
     }
 
@@ -122,9 +127,10 @@ impl Server {
             match self.child.try_wait().unwrap() {
                 Some(status) => break status.code(),
                 None if Instant::now() > deadline => panic!(
-                    "the VMM does not end; the guest said:\n{}\nand the VMM:\n{}",
+                    "the VMM does not end; the guest said:\n{}\nand the VMM:\n{}\n{}",
                     self.console(),
-                    self.err.text(0..usize::MAX)
+                    self.err.text(0..usize::MAX),
+                    standing(self.pid())
                 ),
                 None => std::thread::sleep(Duration::from_millis(5)),
             }
