@@ -6,9 +6,9 @@ mod support;
 use std::os::unix::fs::FileExt;
 
 use rustix::process::Signal;
-use support::Vmm;
-use support::lent::{Card, Disk, lent};
+use support::lent::{Card, Disk, lent, lent_with};
 use support::monitor::Monitor;
+use support::{Server, Vmm};
 
 /// The root port above a device, made to report its errors as firmware does it on servers.
 #[track_caller]
@@ -43,10 +43,7 @@ fn an_error_pauses_the_guest_whose_device_may_have_had_it_and_no_other() {
 
     // The controller counts no errors of its own, so it may have been the one.
     monitor.injects(&ports[0], "COMP_TIME");
-    server.reports(&format!(
-        "device {}: an uncorrectable error, perhaps of another function below its port; policy: pause",
-        disk.at
-    ));
+    server.reports(&told(&disk, "pause"));
     server.reports("the guest stands still");
     let before = server.console().len();
     server.types("echo awa''ke\n");
@@ -75,6 +72,64 @@ fn an_error_pauses_the_guest_whose_device_may_have_had_it_and_no_other() {
     server.types("poweroff -f\n");
     assert_eq!(server.ends().0, Some(0));
     disk.holds(&digest);
+}
+
+#[test]
+fn an_error_stops_the_guest_whose_policy_says_so_and_everything_is_back() {
+    let disk = Disk::of("PELLUCID-DATA");
+    let port = reporting_port(&disk.at);
+    let vmm = Vmm::new();
+    let mut server = lent(&vmm, "a", "256M", &[&format!("{},on-error=stop", disk.at)]);
+    let digest = disk.is_written_by(&mut server);
+    reads_without_end(&mut server);
+    Monitor::open().injects(&port, "COMP_TIME");
+    let (status, said) = server.ends();
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains(&told(&disk, "stop")), "{said}");
+    disk.holds(&digest);
+    assert!(vmm.claims().is_empty());
+}
+
+#[test]
+fn an_error_unplugs_the_device_and_the_guest_goes_on_with_the_other() {
+    let (disk, card) = (
+        Disk::of("PELLUCID-DATA"),
+        Card::of("0x8086", "0x10d3", Some(PORT)),
+    );
+    let port = reporting_port(&disk.at);
+    let vmm = Vmm::new();
+    let unplugged = format!("{},on-error=unplug", disk.at);
+    // The guest's kernel complains of the disk that is gone, in the midst of what the shell says.
+    let mut server = lent_with(&vmm, ("a", "256M"), &[&unplugged, &card.at], "loglevel=1");
+    let digest = disk.is_written_by(&mut server);
+    reads_without_end(&mut server);
+    Monitor::open().injects(&port, "COMP_TIME");
+    server.reports(&told(&disk, "unplug"));
+    server.reports(&format!("device {}: reset by", disk.at));
+    disk.holds(&digest);
+    card.reaches_by(&mut server, &card.at, "10.0.2.15");
+    server.types("poweroff -f\n");
+    assert_eq!(server.ends().0, Some(0));
+    card.is_back();
+    disk.holds(&digest);
+}
+
+/// Keeps the disk busy behind the shell's back, and waits until it is.
+#[track_caller]
+fn reads_without_end(server: &mut Server) {
+    let read = "dd if=/dev/nvme0n1 of=/dev/null bs=64k iflag=direct";
+    server.asks(&format!(
+        "while {read} 2>/dev/null; do echo >>/tmp/read; done & :"
+    ));
+    server.asks("until test -s /tmp/read; do usleep 10000; done");
+}
+
+/// What the VMM says of an error that was perhaps of the disk.
+fn told(disk: &Disk, reaction: &str) -> String {
+    format!(
+        "device {}: an uncorrectable error, perhaps of another function below its port; policy: {reaction}",
+        disk.at
+    )
 }
 
 const PORT: &str = "0000:00:0b.0";
