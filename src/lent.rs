@@ -175,6 +175,7 @@ impl Tree {
             let mut spec = spec.clone();
             spec.windows = self.windows_of(bdf);
             let port = RootPort::new(&spec).map_err(|source| LendError::Place { device: bdf, source })?;
+            let port = Arc::new(port);
             Ok(PortAt { bdf, port })
         };
         self.topology.ports().map(build).collect()

@@ -231,6 +231,7 @@ fn port(kind: PortKind, identity: PortIdentity, buses: BusNumbers, slot: Option<
         windows: Windows::default(),
         link: WIDE,
         slot,
+        hot_plug: false,
         number: buses.secondary,
     }
 }

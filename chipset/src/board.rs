@@ -72,7 +72,7 @@ pub struct PortAt {
     /// Its address, on bus 0 or behind another port.
     pub bdf: Bdf,
     /// The port.
-    pub port: RootPort,
+    pub port: Arc<RootPort>,
 }
 
 /// The board's interrupt lines, for a machine that is not a [`Populated`] partition.
@@ -227,7 +227,7 @@ fn place_functions(pci: &Arc<PciConfig>, root_ports: Vec<PortAt>) -> Result<Vec<
         placed.push(pci.place(bdf, function).map_err(refused(bdf))?);
     }
     for PortAt { bdf, port } in root_ports {
-        placed.push(pci.place_port(bdf, Arc::new(port)).map_err(refused(bdf))?);
+        placed.push(pci.place_port(bdf, port).map_err(refused(bdf))?);
     }
     Ok(placed)
 }

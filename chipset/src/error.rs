@@ -73,6 +73,9 @@ pub enum PciError {
         /// The number.
         slot: u16,
     },
+    /// A hot-plug slot without a number.
+    #[error("a hot-plug slot must have a slot number, 1 to 8191; give the port one")]
+    NoSlot,
     /// A link that PCI Express does not have.
     #[error(
         "a link of speed {speed} and width {width} does not exist: speeds are 1 to 6, widths 1, 2, 4, 8, 12, 16, 32"

@@ -21,6 +21,7 @@ pub use pci::lpc::Lpc;
 pub use pci::placeholder::Placeholder;
 pub use pci::ports::PciPorts;
 pub use pci::root_port::RootPort;
+pub use pci::slot::{Indicator, SlotState};
 pub use pci::windows::{BusNumbers, Link, PortIdentity, PortKind, RootPortSpec, Windows};
 pub use power::{AcpiPm, SciLevel};
 pub use reset::{DiagnosticPort, FastReset, KeyboardReset, ResetRegister};

@@ -7,5 +7,6 @@ pub(crate) mod lpc;
 pub(crate) mod placeholder;
 pub(crate) mod ports;
 pub(crate) mod root_port;
+pub(crate) mod slot;
 pub(crate) mod space;
 pub(crate) mod windows;

@@ -74,7 +74,7 @@ impl Bench {
 fn port_at(bdf: &str, secondary: u8) -> PortAt {
     PortAt {
         bdf: bdf.parse().unwrap(),
-        port: RootPort::new(&specs::port(secondary, secondary)).unwrap(),
+        port: Arc::new(RootPort::new(&specs::port(secondary, secondary)).unwrap()),
     }
 }
 

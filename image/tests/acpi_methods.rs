@@ -8,11 +8,17 @@ use pellucid_partition::Layout;
 
 /// What evaluating `expression` on a small board's DSDT returns, as `acpiexec` writes it.
 fn evaluate(expression: &str) -> Option<String> {
+    evaluate_on(expression, |_| ())
+}
+
+/// The same, on a board that is changed before.
+fn evaluate_on(expression: &str, change: fn(&mut AcpiBoard)) -> Option<String> {
     let mut board = AcpiBoard::new(&Layout::new(1 << 30, 39).unwrap(), vec![0, 1]);
     board.root_ports = vec![RootPort {
         address: "0000:00:01.0".parse().unwrap(),
         slot: Some(7),
     }];
+    change(&mut board);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("dsdt.aml");
     std::fs::write(&file, board.tables().unwrap().table(b"DSDT").unwrap()).unwrap();
@@ -67,6 +73,18 @@ fn the_system_gets_the_express_capability_and_nothing_else() {
     assert!(
         foreign.contains("05 00 00 00"),
         "an unknown UUID is said to be: {foreign}"
+    );
+}
+
+#[test]
+fn the_system_gets_hot_plug_where_there_is_a_slot_for_it() {
+    let asked = format!("\\_SB.PCI0._OSC ({PCI_HOST}) 1 3 (00 00 00 00 1F 01 00 00 1F 00 00 00)");
+    let Some(granted) = evaluate_on(&asked, |board| board.hot_plug = true) else {
+        return;
+    };
+    assert!(
+        granted.contains("10 00 00 00 1F 01 00 00 11 00 00 00"),
+        "PCI Express native hot-plug and capability, no SHPC, PME, AER: {granted}"
     );
 }
 

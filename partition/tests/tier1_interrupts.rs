@@ -242,6 +242,20 @@ fn lines_still_work_after_messages_were_routed() {
 }
 
 #[test]
+fn a_message_that_is_sent_arrives_without_a_route_and_one_for_nobody_is_lost() {
+    let board = Board::new();
+    let message = |destination: u64| MsiMessage {
+        address: 0xfee0_0000 | destination << 12,
+        data: 0x55,
+    };
+    board.interrupts.send(message(0)).unwrap();
+    board.expect(&[0x55]);
+    board.clear();
+    board.interrupts.send(message(9)).unwrap();
+    board.expect_nothing();
+}
+
+#[test]
 fn a_level_line_requests_while_it_is_up() {
     let board = Board::new();
     let level = 1 << 15;

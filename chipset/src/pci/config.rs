@@ -219,13 +219,16 @@ impl Topology {
 }
 
 impl SecondaryBus {
-    /// Whether the port to this bus is on bus `from` (home number) and forwards requests for `bus`.
+    /// Whether the port to this bus is on bus `from` (home number), its link is up, and it forwards requests for `bus`.
     fn is_behind(&self, from: u8, bus: u8) -> bool {
         let Some((on, port)) = &self.port else {
             return false;
         };
         let buses = port.buses();
-        *on == from && buses.secondary != 0 && (buses.secondary..=buses.subordinate).contains(&bus)
+        *on == from
+            && buses.secondary != 0
+            && port.is_up()
+            && (buses.secondary..=buses.subordinate).contains(&bus)
     }
 
     /// Sets the multi-function bit of a function 0 that has siblings, where a read covers it.

@@ -2,17 +2,19 @@
 //! management and MSI.
 //!
 //! Windows and bus numbers are registers as on hardware. What is behind the port answers whatever the windows say, since
-//! BARs are decoded by the machine's bus. No hot-plug, no error reporting, no interrupt of its own is ever raised.
+//! BARs are decoded by the machine's bus. No error reporting; only a hot-plug slot raises interrupts.
 
-use pellucid_partition::ConfigHandler;
+use pellucid_partition::{ConfigHandler, MsiMessage};
 
 use crate::error::PciError;
-use crate::pci::space::Space;
+use crate::pci::slot::{Slot, SlotState};
+use crate::pci::space::{Change, Space};
 use crate::pci::windows::{BusNumbers, Link, PortKind, RootPortSpec};
 
 /// A root port; placed by [`PciConfig::place_port`](crate::PciConfig::place_port).
 pub struct RootPort {
     space: Space,
+    slot: Option<Slot>,
     bus_reset: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -22,9 +24,13 @@ impl RootPort {
         spec.check()?;
         let identity = spec.identity;
         let header = Space::new(identity.vendor, identity.device, CLASS_BRIDGE, identity.revision);
-        let space = subsystem(capabilities(header_type_1(header, spec), spec), spec);
+        let mut space = subsystem(capabilities(header_type_1(header, spec), spec), spec);
+        if spec.hot_plug {
+            space = Slot::describe(space);
+        }
         Ok(Self {
             space,
+            slot: spec.hot_plug.then(Slot::new),
             bus_reset: Box::new(|| ()),
         })
     }
@@ -36,10 +42,69 @@ impl RootPort {
         self
     }
 
+    /// Has `interrupt` called with what is to be written for an interrupt of the hot-plug slot (on any thread).
+    #[must_use]
+    pub fn on_interrupt(mut self, interrupt: impl Fn(MsiMessage) + Send + Sync + 'static) -> Self {
+        if let Some(slot) = &mut self.slot {
+            slot.message = Box::new(interrupt);
+        }
+        self
+    }
+
+    /// Has `switched` called when the guest has switched the hot-plug slot's power or its indicator (on a vCPU thread).
+    #[must_use]
+    pub fn on_slot_switched(mut self, switched: impl Fn(SlotState) + Send + Sync + 'static) -> Self {
+        if let Some(slot) = &mut self.slot {
+            slot.switched = Box::new(switched);
+        }
+        self
+    }
+
     /// The bus numbers as they are programmed now.
     #[must_use]
     pub fn buses(&self) -> BusNumbers {
         BusNumbers::of_register(self.space.load(BUSES))
+    }
+
+    /// The hot-plug slot as it is now; `None` if it has none.
+    #[must_use]
+    pub fn slot(&self) -> Option<SlotState> {
+        self.slot.as_ref().map(|_| Slot::state(&self.space))
+    }
+
+    /// Presses the hot-plug slot's attention button: an operating system that listens switches the slot off (or on), or does not
+    /// if it is pressed again while the indicator blinks.
+    pub fn press_attention_button(&self) {
+        if let Some(slot) = &self.slot {
+            slot.press(&self.space);
+        }
+    }
+
+    /// Takes what is behind the port out of its hot-plug slot: from here on nothing answers there, and the guest is told.
+    pub fn pull(&self) {
+        if let Some(slot) = &self.slot {
+            slot.occupy(&self.space, false);
+        }
+    }
+
+    /// Puts an adapter into the hot-plug slot and tells the guest. What is behind the port answers once the guest has the slot's
+    /// power on.
+    pub fn insert(&self) {
+        if let Some(slot) = &self.slot {
+            slot.occupy(&self.space, true);
+        }
+    }
+
+    /// Whether what is behind the port can be reached: always, but for a hot-plug slot that is empty or switched off.
+    pub(crate) fn is_up(&self) -> bool {
+        self.slot.is_none() || Slot::is_up(&self.space)
+    }
+
+    fn change(&self, offset: u16, data: &[u8]) -> Option<Change> {
+        match &self.slot {
+            Some(slot) => slot.write(&self.space, offset, data),
+            None => self.space.write(offset, data),
+        }
     }
 }
 
@@ -49,7 +114,7 @@ impl ConfigHandler for RootPort {
     }
 
     fn write(&self, offset: u16, data: &[u8]) {
-        let Some(change) = self.space.write(offset, data) else {
+        let Some(change) = self.change(offset, data) else {
             return;
         };
         let raised = change.after & !change.before;
@@ -63,6 +128,7 @@ impl std::fmt::Debug for RootPort {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RootPort")
             .field("buses", &self.buses())
+            .field("slot", &self.slot())
             .finish_non_exhaustive()
     }
 }
@@ -193,12 +259,12 @@ const BRIDGE_CONTROL: u16 = 0x3e;
 const SECONDARY_BUS_RESET: u32 = 0x0040 << 16;
 
 /// The capability list: PCI Express, power management, MSI, subsystem.
-const EXPRESS: u16 = 0x40;
+pub(super) const EXPRESS: u16 = 0x40;
 const POWER: u16 = 0x80;
-const MSI: u16 = 0x90;
+pub(super) const MSI: u16 = 0x90;
 const SUBSYSTEM: u16 = 0xa0;
 const VERSION_2: u32 = 0x0002;
 const LINK_ACTIVE_REPORTING: u32 = 1 << 20;
-const LINK_ACTIVE: u16 = 1 << 13;
+pub(super) const LINK_ACTIVE: u16 = 1 << 13;
 const NO_COMMAND_COMPLETED: u32 = 1 << 18;
-const PRESENCE_DETECTED: u16 = 1 << 6;
+pub(super) const PRESENCE_DETECTED: u16 = 1 << 6;

@@ -56,6 +56,12 @@ impl Space {
         self
     }
 
+    /// Adds bits to a preset double word.
+    pub(crate) fn with_or(mut self, register: u16, bits: u32) -> Self {
+        *self.values[index(register)].get_mut() |= bits;
+        self
+    }
+
     /// Lets the guest write the bits of `mask` in the double word that `register` is in.
     pub(crate) fn writable(mut self, register: u16, mask: u32) -> Self {
         self.writable[index(register)] |= mask << (register % 4 * 8);
@@ -71,6 +77,13 @@ impl Space {
     /// The double word at `register` as it stands.
     pub(crate) fn load(&self, register: u16) -> u32 {
         self.values[index(register)].load(Ordering::Relaxed)
+    }
+
+    /// Changes the double word at `register`, whatever a guest may do to it.
+    pub(crate) fn modify(&self, register: u16, next: impl Fn(u32) -> u32) {
+        let value = &self.values[index(register)];
+        // The closure always has a next value.
+        let _ = value.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| Some(next(word)));
     }
 
     /// Fills `data` from `offset`; beyond the double word there is nothing.

@@ -75,6 +75,8 @@ pub struct RootPortSpec {
     pub link: Link,
     /// The physical slot behind it, 1 to 8191; none for an onboard device.
     pub slot: Option<u16>,
+    /// Whether that slot is a hot-plug slot, with something in it at first.
+    pub hot_plug: bool,
     /// The port number in its link capabilities.
     pub number: u8,
 }
@@ -126,6 +128,9 @@ impl RootPortSpec {
             return Err(PciError::Slot {
                 slot: self.slot.unwrap_or(0),
             });
+        }
+        if self.hot_plug && self.slot.is_none() {
+            return Err(PciError::NoSlot);
         }
         let Link { speed, width } = self.link;
         match (1..=6).contains(&speed) && [1, 2, 4, 8, 12, 16, 32].contains(&width) {

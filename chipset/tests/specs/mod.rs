@@ -25,6 +25,7 @@ pub(crate) fn port(secondary: u8, subordinate: u8) -> RootPortSpec {
         },
         link: Link { speed: 3, width: 4 },
         slot: Some(5),
+        hot_plug: false,
         number: 1,
     }
 }

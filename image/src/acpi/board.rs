@@ -20,6 +20,8 @@ pub struct AcpiBoard {
     pub mmio64: Range<u64>,
     /// PCI Express root ports.
     pub root_ports: Vec<RootPort>,
+    /// Whether some port has a hot-plug slot, which the operating system then drives itself.
+    pub hot_plug: bool,
 }
 
 /// A root port, and the slot behind it.
@@ -49,6 +51,7 @@ impl AcpiBoard {
             mmio32,
             mmio64,
             root_ports: Vec::new(),
+            hot_plug: false,
         }
     }
 

@@ -20,7 +20,12 @@ pub(crate) fn root_bridge(board: &AcpiBoard) -> Raw {
         Name::new(Path::new("_CCA"), &1u8),
     ];
     let ports: Vec<Raw> = board.root_ports.iter().map(root_port).collect();
-    let parts = [windows(board), routing(), os_control(), keep_configuration()];
+    let parts = [
+        windows(board),
+        routing(),
+        os_control(board.hot_plug),
+        keep_configuration(),
+    ];
     let mut children: Vec<&dyn acpi_tables::Aml> = Vec::new();
     children.extend(ids.iter().map(|id| id as &dyn acpi_tables::Aml));
     children.extend(
@@ -70,8 +75,10 @@ fn routing() -> Raw {
     Raw::of(&Name::new(Path::new("_PRT"), &table))
 }
 
-/// `_OSC`: the operating system may control the PCI Express capability; hot-plug, PME, AER and the rest are not there to be had.
-fn os_control() -> Raw {
+/// `_OSC`: the operating system may control the PCI Express capability, and hot-plug where there are slots for it; PME, AER and the rest
+/// are not there to be had.
+fn os_control(hot_plug: bool) -> Raw {
+    let granted = EXPRESS_CAPABILITY | if hot_plug { NATIVE_HOT_PLUG } else { 0 };
     let field = |name: &str| Path::new(name);
     let is_pci = Uuid::new("33DB4D5B-1FF7-401C-9657-7441C03DD766");
     let known_revision = Raw::of(&If::new(
@@ -86,7 +93,7 @@ fn os_control() -> Raw {
         &Equal::new(&Arg(0), &is_pci),
         vec![
             &CreateDWordField::new(&field("CDW3"), &Arg(3), &8u8),
-            &And::new(&Local(0), &field("CDW3"), &EXPRESS_CAPABILITY),
+            &And::new(&Local(0), &field("CDW3"), &granted),
             &known_revision,
             &masked,
             &Store::new(&field("CDW3"), &Local(0)),
@@ -143,4 +150,5 @@ fn root_port(port: &RootPort) -> Raw {
 const UNKNOWN_UUID: u8 = 1 << 2;
 const UNKNOWN_REVISION: u8 = 1 << 3;
 const CAPABILITIES_MASKED: u8 = 1 << 4;
+const NATIVE_HOT_PLUG: u8 = 1 << 0;
 const EXPRESS_CAPABILITY: u8 = 1 << 4;

@@ -94,6 +94,14 @@ pub enum InterruptError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// KVM_SIGNAL_MSI refused.
+    #[error("KVM_SIGNAL_MSI to {address:#x}: {source}")]
+    Send {
+        /// Where the message was to be written.
+        address: u64,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// Every route is taken.
     #[error("all {most} message-signalled routes of this VM are in use")]
     NoRoute {
