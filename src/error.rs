@@ -81,6 +81,14 @@ pub enum TopologyError {
         /// Where the device comes from.
         device: String,
     },
+    /// A device that no hot-plug slot can have.
+    #[error("device {device} cannot be hot-plugged: {why}")]
+    HotPlug {
+        /// Where it comes from.
+        device: String,
+        /// Why, and what would help.
+        why: &'static str,
+    },
     /// A device number that cannot be behind a port.
     #[error(
         "device {device}: behind a port an operating system only looks for device 0; place it with at=BDF, free there: {free}"
@@ -91,6 +99,89 @@ pub enum TopologyError {
         /// Addresses on its bus that are free.
         free: String,
     },
+}
+
+/// Why a device was not unplugged. Unless it could not be given back, the guest still has it.
+#[derive(Debug, thiserror::Error)]
+pub enum UnplugError {
+    /// The server has no such device.
+    #[error("device {device} is not lent to this server; `vmm list` shows what is")]
+    NotLent {
+        /// The address given.
+        device: Bdf,
+    },
+    /// It is not behind a hot-plug slot.
+    #[error("device {device} is not in a hot-plug slot; start the server with --device {device},hotplug")]
+    NoSlot {
+        /// The device.
+        device: Bdf,
+    },
+    /// It is unplugged already.
+    #[error("device {device} is unplugged already")]
+    Already {
+        /// The device.
+        device: Bdf,
+    },
+    /// The guest has not let go of it.
+    #[error("device {device} is in use by the guest; ask for it first, or take it by force")]
+    InUse {
+        /// The device.
+        device: Bdf,
+    },
+    /// The guest was asked and has not let go of it.
+    #[error(
+        "device {device}: the guest has not let go of it within {} s and keeps it; its operating system may have no PCI Express hot-plug \
+         driver, or a driver that does not let go; take it by force", limit.as_secs_f32()
+    )]
+    Unanswered {
+        /// The device.
+        device: Bdf,
+        /// How long it had.
+        limit: std::time::Duration,
+    },
+    /// It was taken from the guest and is not back on its driver.
+    #[error(transparent)]
+    Release(#[from] pellucid_passthrough::ReleaseError),
+}
+
+/// Why a device was not plugged. It is where it was.
+#[derive(Debug, thiserror::Error)]
+pub enum PlugError {
+    /// The server was not started with it.
+    #[error("device {device} was not lent to this server; what it was started with can be plugged again")]
+    NotLent {
+        /// The address given.
+        device: Bdf,
+    },
+    /// The guest has it.
+    #[error("device {device} is in the guest already")]
+    InGuest {
+        /// The device.
+        device: Bdf,
+    },
+    /// The guest has not switched the slot off since the device went.
+    #[error(
+        "device {device}: the guest is not done with its slot, which its operating system switches off after a device has gone; if that has no \
+         PCI Express hot-plug driver it never will"
+    )]
+    SlotInUse {
+        /// The device.
+        device: Bdf,
+    },
+    /// Something else is at its address on the host now.
+    #[error(
+        "device {device} is not the one that the guest had: its ids or BARs are others; start the server again with it"
+    )]
+    Another {
+        /// The device.
+        device: Bdf,
+    },
+    /// It cannot be lent now.
+    #[error(transparent)]
+    Refused(Box<CheckError>),
+    /// It could not be taken or wired.
+    #[error(transparent)]
+    Lend(#[from] LendError),
 }
 
 /// Why a server that passed its check did not start. Everything taken was given back.

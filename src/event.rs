@@ -52,6 +52,11 @@ pub enum ServerEvent {
         /// What its policy asks for; [`LogicalServer::react`](crate::LogicalServer::react) does it.
         reaction: Reaction,
     },
+    /// The guest has switched off a hot-plug slot, as its owner has waited for: what is in it may be unplugged, or something plugged.
+    SlotOff {
+        /// The device that was named when the waiting began.
+        device: Bdf,
+    },
     /// The process that serves a lent device has gone, or was given up: the guest reads all ones from the device.
     DeviceLost {
         /// Its address in the guest; a served device has none on the host.

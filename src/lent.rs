@@ -1,270 +1,251 @@
-//! Lent devices between the facade's stages: taken off the host, placed in the guest, wired, given back.
+//! Devices that a guest has, and those that it had and may have again.
 
-use std::ops::Range;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pellucid_chipset::{Board, Placed, Placeholder, PortAt, PortIdentity, RootPort, Windows};
-use pellucid_image::{RootPort as DescribedPort, intx_gsi};
-use pellucid_partition::{Bdf, Layout, Populated, StateDir};
+use pellucid_chipset::{Board, Placed, Placeholder, PortIdentity};
+use pellucid_partition::{Bdf, Populated, StateDir};
 use pellucid_passthrough::{
-    Assigned, Bound, Claimant, ErrorWatch, Function, Guest, IoSpace, Placement, PlacementWindows,
-    PortWindows, ReleaseError, Served, View, VirtualFunctions, Watched,
+    Assigned, Bound, Endpoint, ErrorWatch, IoSpace, ReleaseError, VirtualFunctions, Watched,
 };
 
-use crate::cards::{admit, provide};
-use crate::error::LendError;
+use crate::absent::{Absent, take_again};
+use crate::bay::Bay;
+use crate::error::{LendError, PlugError, UnplugError};
 use crate::event::ServerEvent;
-use crate::offer::Offer;
 use crate::policy::DevicePolicy;
-use crate::seen::{as_seen, interrupt_pin};
 use crate::server::EventSink;
-use crate::spec::DeviceSource;
-use crate::topology::Topology;
-
-/// Functions off their host drivers and opened. None can do DMA yet.
-pub(crate) struct Taken {
-    // Teardown order: the functions, then those of them that were made for this.
-    functions: Vec<Opened>,
-    cards: Vec<VirtualFunctions>,
-}
-
-/// One of them.
-struct Opened {
-    /// Its address in the guest.
-    at: Bdf,
-    /// Its address on the host, if it is the host's.
-    host: Option<Bdf>,
-    policy: DevicePolicy,
-    bound: Bound,
-}
-
-/// Where the functions are in the guest, and the ports before them.
-pub(crate) struct Tree {
-    topology: Topology,
-    placement: Placement,
-    windows: PlacementWindows,
-}
+use crate::spec::{DeviceSource, DeviceSpec};
+use crate::taken::Taken;
+use crate::tree::{Bays, Tree};
 
 /// Functions that the guest drives. Dropping it gives them back.
-#[derive(Default)]
 pub(crate) struct Lent {
     // Teardown order: what happens to them now is told to nobody, nobody finds them, then they are stopped and given back.
     watch: Option<ErrorWatch>,
     stand_ins: Vec<Placed>,
-    /// Of each assigned function, in their order.
-    placed: Vec<Placed>,
-    assigned: Vec<Assigned>,
+    given: Vec<Given>,
+    /// By address: functions of hot-plug slots that the host has at the moment.
+    absent: BTreeMap<Bdf, Absent>,
     cards: Vec<VirtualFunctions>,
+    space: Option<Arc<IoSpace>>,
+    bays: Bays,
+    tree: Tree,
 }
 
-impl Taken {
-    /// Takes every function for its place in the guest, or none: those already taken go back when one is refused.
-    pub(crate) fn take(
-        offers: Vec<Offer>,
-        places: &[Bdf],
-        state: &StateDir,
-        partition: &str,
-    ) -> Result<Self, LendError> {
-        let claimant = Claimant::new(state, partition);
-        let cards = provide(&offers, &claimant)?;
-        let mut claimed = claimant.claim_all(admit(&offers, &cards)?)?.into_iter();
-        let mut taken = Self {
-            functions: Vec::new(),
-            cards,
-        };
-        let mut space = None;
-        for (offer, at) in offers.into_iter().zip(places) {
-            let policy = offer.spec().policy;
-            let bound = match &offer.spec().from {
-                DeviceSource::Served(socket) => Served::claim(socket, *at, state, partition)?.bind()?,
-                from => {
-                    let Some(mut claimed) = claimed.next() else {
-                        unreachable!("what is not served was claimed")
-                    };
-                    if let DeviceSource::Virtual(function) = from {
-                        claimed.configure(&function.settings)?;
-                    }
-                    let space = match &space {
-                        Some(space) => space,
-                        None => space.insert(IoSpace::open()?),
-                    };
-                    claimed.bind(space)?
-                }
-            };
-            let served = matches!(offer.spec().from, DeviceSource::Served(_));
-            taken.functions.push(Opened {
-                at: *at,
-                host: (!served).then(|| bound.bdf()),
-                policy,
-                bound,
-            });
-        }
-        Ok(taken)
-    }
+/// One function that the guest has.
+pub(crate) struct Given {
+    // Teardown order: nobody finds it, then it is stopped and given back.
+    pub(crate) placed: Placed,
+    pub(crate) assigned: Assigned,
+    pub(crate) spec: DeviceSpec,
+}
 
-    /// Finds a place for every BAR and port window.
-    pub(crate) fn place(&self, topology: Topology, layout: &Layout) -> Result<Tree, LendError> {
-        let windows = PlacementWindows::of(layout);
-        let seen = |opened: &Opened| as_seen(&opened.bound, opened.at, &topology);
-        let functions: Vec<Function> = self.functions.iter().map(seen).collect();
-        let placement = Placement::fit(&windows, &functions.iter().collect::<Vec<_>>())?;
-        Ok(Tree {
-            topology,
-            placement,
-            windows,
-        })
-    }
-
-    /// Wires every function to the guest and shows it on the board's PCI bus.
-    pub(crate) fn assign(
-        self,
-        populated: &Populated,
-        board: &Board,
-        tree: &Tree,
+impl Lent {
+    /// Gives the guest every function that was taken for it.
+    pub(crate) fn begin(
+        taken: Taken,
+        (populated, board): (&Populated, &Board),
+        (tree, bays): (Tree, Bays),
         events: &EventSink,
     ) -> Result<Lent, LendError> {
-        let guest = Guest::of(populated);
-        let mut lent = Lent {
-            watch: self.watch(events)?,
-            cards: self.cards,
-            ..Lent::default()
-        };
+        let mut stand_ins = Vec::new();
         for at in tree.topology.stand_ins() {
-            let placed = board
-                .pci()
-                .place(at, Arc::new(Placeholder::new(STAND_IN, HOST_BRIDGE_CLASS)));
-            lent.stand_ins
-                .push(placed.map_err(|source| LendError::Place { device: at, source })?);
+            let stand_in = Arc::new(Placeholder::new(STAND_IN, HOST_BRIDGE_CLASS));
+            let placed = board.pci().place(at, stand_in);
+            stand_ins.push(placed.map_err(|source| LendError::Place { device: at, source })?);
         }
-        for opened in self.functions {
-            let at = opened.at;
-            let view = tree.view(&opened, populated, events)?;
-            let assigned = opened.bound.assign(&guest, view)?;
-            let placed = board.pci().place(at, assigned.config());
-            lent.assigned.push(assigned);
-            lent.placed
-                .push(placed.map_err(|source| LendError::Place { device: at, source })?);
+        let (given, (cards, space)) = taken.give(populated, board, &tree, events)?;
+        let lent = Lent {
+            watch: watch(given.iter(), events)?,
+            stand_ins,
+            given,
+            absent: BTreeMap::new(),
+            cards,
+            space,
+            bays,
+            tree,
+        };
+        for (bus, bay) in &lent.bays {
+            bay.fill(endpoints(&lent.given, *bus));
         }
         Ok(lent)
     }
 
-    /// Watches for what no device of its own tells.
-    fn watch(&self, events: &EventSink) -> Result<Option<ErrorWatch>, LendError> {
-        let watched = |opened: &Opened| {
-            Some(Watched {
-                device: opened.host?,
-                corrected: opened.policy.corrected,
-            })
+    /// The hot-plug slot of a device that the guest has.
+    pub(crate) fn bay_of(&self, device: Bdf) -> Result<(u8, &Bay), UnplugError> {
+        let Some(given) = self.given.iter().find(|given| given.device() == device) else {
+            return Err(match self.absent.contains_key(&device) {
+                true => UnplugError::Already { device },
+                false => UnplugError::NotLent { device },
+            });
         };
-        let watched: Vec<_> = self.functions.iter().filter_map(watched).collect();
-        if watched.is_empty() {
-            return Ok(None);
-        }
-        let told = Arc::clone(events);
-        let sink = move |event| told(ServerEvent::of_device(event, &DevicePolicy::default()));
-        ErrorWatch::start(&watched, Arc::new(sink))
-            .map(Some)
-            .map_err(|source| LendError::Watch { source })
-    }
-}
-
-impl Tree {
-    /// The ports as the board builds them, with the windows that lead to what is behind them.
-    pub(crate) fn root_ports(&self) -> Result<Vec<PortAt>, LendError> {
-        let build = |(bdf, spec): (Bdf, &pellucid_chipset::RootPortSpec)| {
-            let mut spec = spec.clone();
-            spec.windows = self.windows_of(bdf);
-            let port = RootPort::new(&spec).map_err(|source| LendError::Place { device: bdf, source })?;
-            let port = Arc::new(port);
-            Ok(PortAt { bdf, port })
-        };
-        self.topology.ports().map(build).collect()
+        let bus = given.at().bus();
+        let bay = self.bays.get(&bus).ok_or(UnplugError::NoSlot { device })?;
+        Ok((bus, bay))
     }
 
-    /// The ports of the root bus as ACPI describes them.
-    pub(crate) fn described_ports(&self) -> Vec<DescribedPort> {
-        let on_root_bus = self.topology.ports().filter(|(bdf, _)| bdf.bus() == 0);
-        on_root_bus
-            .map(|(address, port)| DescribedPort {
-                address,
-                slot: port.slot.map(u32::from),
-            })
-            .collect()
+    /// The devices that are unplugged and can be plugged again.
+    pub(crate) fn absent(&self) -> impl Iterator<Item = Bdf> {
+        self.absent.keys().copied()
     }
 
-    /// The configuration window for the buses in use. Linux looks at every device number of every bus in it, two exits each.
-    pub(crate) fn ecam(&self) -> Range<u64> {
-        let last = self
-            .topology
-            .ports()
-            .map(|(_, port)| port.buses.subordinate)
-            .max()
-            .unwrap_or(0);
-        Layout::ECAM.start..Layout::ECAM.start + ((u64::from(last) + 1) << 20)
-    }
-
-    /// What a port forwards: what is behind it.
-    fn windows_of(&self, port: Bdf) -> Windows {
-        let PortWindows {
-            memory,
-            prefetchable,
-            io,
-        } = self.placement.ports().get(&port).cloned().unwrap_or_default();
-        Windows {
-            io: io.start as u32..io.end as u32,
-            memory,
-            prefetchable,
-        }
-    }
-
-    fn view(&self, opened: &Opened, populated: &Populated, events: &EventSink) -> Result<View, LendError> {
-        let Opened {
-            at, policy, bound, ..
-        } = opened;
-        let (at, policy) = (*at, *policy);
-        let (mut line, mut line_register) = (None, 0);
-        if let Some(pin) = interrupt_pin(bound) {
-            let gsi = self.topology.root_pin(at, pin, intx_gsi);
-            line = Some(
-                populated
-                    .interrupts()
-                    .resample_line(gsi)
-                    .map_err(LendError::Line)?,
-            );
-            line_register = gsi.0 as u8;
-        }
-        let told = Arc::clone(events);
-        Ok(View {
-            bars: self.placement.bars(at).to_vec(),
-            windows: self.windows.clone(),
-            line,
-            line_register,
-            events: Arc::new(move |event| told(ServerEvent::of_device(event, &policy))),
-        })
-    }
-}
-
-impl Lent {
-    /// Takes one function from the guest and gives it back, if the guest still has it.
+    /// Takes one function from the guest, if it still has it, and gives it back; with it goes what is in the same hot-plug slot.
     pub(crate) fn unplug(&mut self, device: Bdf, events: &EventSink) -> Result<(), ReleaseError> {
-        let Some(index) = self.assigned.iter().position(|assigned| assigned.bdf() == device) else {
+        if let Ok((bus, _)) = self.bay_of(device) {
+            return self.empty(bus, events);
+        }
+        let Some(index) = self.given.iter().position(|given| given.device() == device) else {
             return Ok(());
         };
-        drop(self.placed.remove(index));
-        give_back(vec![self.assigned.remove(index).unassign()], events)
+        let Given { placed, assigned, .. } = self.given.remove(index);
+        drop(placed);
+        self.watch_again(events);
+        give_back(vec![assigned.unassign()], events)
+    }
+
+    /// Takes what is in the hot-plug slot before `bus` from the guest, which is told, and gives it back.
+    pub(crate) fn empty(&mut self, bus: u8, events: &EventSink) -> Result<(), ReleaseError> {
+        if let Some(bay) = self.bays.get(&bus) {
+            bay.pull();
+        }
+        let gone = self.given.extract_if(.., |given| given.at().bus() == bus);
+        let mut stopped = Vec::new();
+        for given in gone {
+            let (device, at) = (given.device(), given.at());
+            let Given {
+                placed,
+                assigned,
+                mut spec,
+            } = given;
+            drop(placed);
+            // What the host begins to do with it is not overridden by what was said before.
+            spec.force = false;
+            let ids = assigned.function().ids;
+            self.absent.insert(device, Absent { at, spec, ids });
+            stopped.push(assigned.unassign());
+        }
+        self.watch_again(events);
+        give_back(stopped, events)
+    }
+
+    /// Takes a device of a hot-plug slot again, with what else was in that slot, and tells the guest. On an error nothing is held of it.
+    pub(crate) fn plug(
+        &mut self,
+        device: Bdf,
+        state: &StateDir,
+        (populated, board): (&Populated, &Board),
+        events: &EventSink,
+    ) -> Result<(), PlugError> {
+        let Some(bus) = self.absent.get(&device).map(|absent| absent.at.bus()) else {
+            return Err(match self.given.iter().any(|given| given.device() == device) {
+                true => PlugError::InGuest { device },
+                false => PlugError::NotLent { device },
+            });
+        };
+        let Some(bay) = self.bays.get(&bus) else {
+            unreachable!("only what has a slot is kept for it")
+        };
+        if !bay.is_off() {
+            bay.awaits(device);
+            return Err(PlugError::SlotInUse { device });
+        }
+        let coming: Vec<&Absent> = self
+            .absent
+            .values()
+            .filter(|absent| absent.at.bus() == bus)
+            .collect();
+        let name = populated.plan().name();
+        let taken = take_again(&coming, (state, name), self.space.clone())?;
+        for function in taken.seen(&self.tree.topology) {
+            let before = coming.iter().find(|absent| absent.at == function.bdf);
+            if !before.is_some_and(|before| before.is(&function, &self.tree)) {
+                return Err(PlugError::Another { device });
+            }
+        }
+        let (given, (_, space)) = taken.give(populated, board, &self.tree, events)?;
+        let watch = watch(self.given.iter().chain(&given), events)?;
+        // Nothing fails from here on.
+        self.watch = watch;
+        self.space = space;
+        self.absent.retain(|_, absent| absent.at.bus() != bus);
+        bay.fill(endpoints(&given, bus));
+        bay.insert();
+        self.given.extend(given);
+        Ok(())
     }
 
     /// Gives every function back; a failure does not keep the others, and the first one is returned.
     pub(crate) fn release(self, events: &EventSink) -> Result<(), ReleaseError> {
         drop((self.watch, self.stand_ins));
-        drop(self.placed);
-        let stopped = self.assigned.into_iter().map(Assigned::unassign).collect();
+        for bay in self.bays.values() {
+            bay.fill(Vec::new());
+        }
+        let (placed, assigned): (Vec<Placed>, Vec<Assigned>) = self
+            .given
+            .into_iter()
+            .map(|given| (given.placed, given.assigned))
+            .unzip();
+        drop(placed);
+        let stopped = assigned.into_iter().map(Assigned::unassign).collect();
         let mut outcome = give_back(stopped, events);
         for card in self.cards {
             outcome = outcome.and(card.release().map(|_| ()).map_err(ReleaseError::from));
         }
         outcome
     }
+
+    /// Watches those that are there now.
+    fn watch_again(&mut self, events: &EventSink) {
+        self.watch = None;
+        match watch(self.given.iter(), events) {
+            Ok(watch) => self.watch = watch,
+            Err(error) => tracing::error!(%error, "errors of the other devices are told no longer"),
+        }
+    }
+}
+
+impl Given {
+    /// Its address on the host; in the guest, if another process serves it.
+    fn device(&self) -> Bdf {
+        self.assigned.bdf()
+    }
+
+    /// Its address in the guest.
+    fn at(&self) -> Bdf {
+        self.placed.bdf()
+    }
+}
+
+/// What is behind a bus, as its slot's power reaches it.
+fn endpoints(given: &[Given], bus: u8) -> Vec<Arc<Endpoint>> {
+    let inside = given.iter().filter(|given| given.at().bus() == bus);
+    inside
+        .map(|given| Arc::clone(given.assigned.endpoint()))
+        .collect()
+}
+
+/// Watches for what no device of its own tells.
+fn watch<'g>(
+    given: impl Iterator<Item = &'g Given>,
+    events: &EventSink,
+) -> Result<Option<ErrorWatch>, LendError> {
+    let watched = |given: &Given| {
+        let served = matches!(given.spec.from, DeviceSource::Served(_));
+        (!served).then(|| Watched {
+            device: given.device(),
+            corrected: given.spec.policy.corrected,
+        })
+    };
+    let watched: Vec<_> = given.filter_map(watched).collect();
+    if watched.is_empty() {
+        return Ok(None);
+    }
+    let told = Arc::clone(events);
+    let sink = move |event| told(ServerEvent::of_device(event, &DevicePolicy::default()));
+    ErrorWatch::start(&watched, Arc::new(sink))
+        .map(Some)
+        .map_err(|source| LendError::Watch { source })
 }
 
 /// Resets and gives back, tells how, and returns the first failure.

@@ -1,20 +1,25 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod absent;
+mod bay;
 mod cards;
 mod check;
 mod error;
 mod event;
 mod lent;
 mod offer;
+mod plugging;
 mod policy;
 mod seen;
 mod server;
 mod spec;
+mod taken;
 mod topology;
+mod tree;
 
 pub use check::{Checked, Examination};
-pub use error::{CheckError, LendError, StartError, TopologyError};
+pub use error::{CheckError, LendError, PlugError, StartError, TopologyError, UnplugError};
 pub use event::ServerEvent;
 pub use offer::Offer;
 pub use policy::{DevicePolicy, Reaction, ReactionError};

@@ -15,7 +15,8 @@ pub enum Reaction {
     Pause,
     /// The guest is stopped and everything given back.
     Stop,
-    /// The device is taken from the guest, which reads all ones from then on, and given back to the host. The guest goes on.
+    /// The device is taken from the guest, which reads all ones from then on, and given back to the host. The guest goes on. If the device
+    /// is in a hot-plug slot, the guest is told, and all that is in the slot goes.
     Unplug,
 }
 

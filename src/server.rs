@@ -7,25 +7,27 @@ use std::time::Duration;
 use pellucid_chipset::{Board, BoardEvent, BoardSpec, ConfigPorts, Console as SerialEnd, PortAt, Serial};
 use pellucid_image::AcpiBoard;
 use pellucid_partition::{ClaimError, CpuError, CpuHold, CpuTerms, Entry, Populated, Progress, StateDir};
-use pellucid_passthrough::ReleaseError;
+use pellucid_passthrough::{Claimant, ReleaseError};
 use pellucid_vcpu::{ExitCounts, Parked, Running, StopError, VcpuPolicy};
 
 use crate::check::Checked;
 use crate::error::StartError;
 use crate::event::ServerEvent;
-use crate::lent::{Lent, Taken};
+use crate::lent::Lent;
 use crate::policy::Reaction;
 use crate::spec::CpuPolicy;
+use crate::taken::Taken;
 
 /// A server whose vCPUs are in the guest. Dropping it stops them and gives everything back.
 #[must_use = "dropping it stops the guest"]
 pub struct LogicalServer {
     // Teardown order: the vCPUs first, then the devices (quiet before their memory goes), the board, the partition.
     running: Running,
-    lent: Lent,
-    board: Board,
-    populated: Populated,
-    events: EventSink,
+    pub(crate) lent: Lent,
+    pub(crate) board: Board,
+    pub(crate) populated: Populated,
+    pub(crate) events: EventSink,
+    pub(crate) state: StateDir,
 }
 
 /// The other end of the guest's serial line.
@@ -83,15 +85,18 @@ impl Checked {
         let layout = populated.plan().layout();
         // The disk is read before its controller is taken off the host.
         let entry = self.boot.load(populated.memory(), layout)?;
-        let taken = Taken::take(self.offers, self.topology.places(), state, &name)?;
+        let claimant = Claimant::new(state, &name);
+        let places = self.topology.places();
+        let taken = Taken::take(self.offers, places, &claimant, (state, &name), None)?;
         let tree = taken.place(self.topology, layout)?;
         let mut tables = AcpiBoard::new(layout, (0..populated.plan().vcpus() as u32).collect());
         (tables.root_ports, tables.ecam) = (tree.described_ports(), tree.ecam());
+        tables.hot_plug = tree.has_hot_plug();
         tables.tables()?.write(populated.memory())?;
-        let spec = board_spec(&entry, tree.root_ports()?, console, events);
-        let board = Board::attach(&populated, spec)?;
+        let (ports, bays) = tree.root_ports(populated.interrupts(), events)?;
+        let board = Board::attach(&populated, board_spec(&entry, ports, console, events))?;
         let parked = Parked::create(&populated, entry, &VcpuPolicy::default())?;
-        let lent = taken.assign(&populated, &board, &tree, events)?;
+        let lent = Lent::begin(taken, (&populated, &board), (tree, bays), events)?;
         let told = Arc::clone(events);
         let running = parked.run(move |event| told(ServerEvent::of_vcpu(event)))?;
         tracing::info!(name, "the guest runs");
@@ -101,6 +106,7 @@ impl Checked {
             board,
             populated,
             events: Arc::clone(events),
+            state: state.clone(),
         })
     }
 }
@@ -175,6 +181,7 @@ impl LogicalServer {
             board,
             populated,
             events,
+            ..
         } = self;
         let stopped = running.stop(STOP_TIMEOUT).map(|stopped| stopped.exits());
         let released = lent.release(&events);

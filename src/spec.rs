@@ -57,6 +57,9 @@ pub struct DeviceSpec {
     pub at: Option<Bdf>,
     /// Whether it is wanted although the host uses it: its disk is mounted, the default route leaves through it.
     pub force: bool,
+    /// Whether it can be unplugged and plugged while the guest runs: the port above it has a hot-plug slot then, which goes for all
+    /// functions behind that port.
+    pub hot_plug: bool,
     /// What is to happen when something happens to it.
     pub policy: DevicePolicy,
 }
@@ -93,6 +96,7 @@ impl DeviceSpec {
             from,
             at: None,
             force: false,
+            hot_plug: false,
             policy: DevicePolicy::default(),
         }
     }

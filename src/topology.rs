@@ -1,13 +1,17 @@
 //! The guest's PCI tree: each lent function at its place, behind the ports that it has on the host. Pure.
 
+mod port;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use pellucid_chipset::{BusNumbers, Link, PortIdentity, PortKind, RootPortSpec, Windows};
+use pellucid_chipset::{BusNumbers, PortKind, RootPortSpec};
 use pellucid_partition::{Bdf, Gsi};
-use pellucid_passthrough::{Function, Inventory};
+use pellucid_passthrough::{Admitted, Inventory};
 
 use crate::error::TopologyError;
 use crate::offer::Offer;
+use crate::spec::DeviceSource;
+use port::{PLAIN_PORT, identity, kind, port, slot_behind};
 
 /// Ports of a guest's PCI tree, and the check that every function has a place in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -55,7 +59,62 @@ impl Topology {
             topology.places.push(place);
         }
         topology.stand_in(&places);
+        for (offer, place) in offers.iter().zip(topology.places.clone()) {
+            if offer.spec().hot_plug {
+                topology.hot_plug(&offer.spec().from, place)?;
+                topology.holds_whole_groups(offers, place)?;
+            }
+        }
         Ok(topology)
+    }
+
+    /// Refuses a slot whose functions could not go back to the host without others: those of their IOMMU groups.
+    fn holds_whole_groups(&self, offers: &[Offer], place: Bdf) -> Result<(), TopologyError> {
+        let inside = || {
+            let placed = offers.iter().zip(&self.places);
+            placed
+                .filter(|(_, at)| at.bus() == place.bus())
+                .map(|(offer, _)| offer)
+        };
+        let hosts: Vec<Bdf> = inside().filter_map(|offer| offer.spec().host()).collect();
+        let others = |offer: &&Offer| {
+            let companions = offer.admitted().map(Admitted::companions).unwrap_or_default();
+            companions.iter().any(|companion| !hosts.contains(companion))
+        };
+        match inside().find(others) {
+            None => Ok(()),
+            Some(offer) => Err(TopologyError::HotPlug {
+                device: offer.spec().from.to_string(),
+                why: "its IOMMU group, which comes and goes as a whole, has functions outside of its slot; place them in one slot or leave hotplug out",
+            }),
+        }
+    }
+
+    /// Makes what is behind the port above `place` a hot-plug slot.
+    fn hot_plug(&mut self, from: &DeviceSource, place: Bdf) -> Result<(), TopologyError> {
+        let refuse = |why| {
+            let device = from.to_string();
+            Err(TopologyError::HotPlug { device, why })
+        };
+        if matches!(from, DeviceSource::Virtual(_)) {
+            return refuse("a virtual function comes and goes with its card; leave hotplug out");
+        }
+        let taken: BTreeSet<u16> = self.ports.values().filter_map(|port| port.slot).collect();
+        let above = self.port_above(place.bus()).filter(|_| place.bus() != 0);
+        let Some(port) = above.and_then(|above| self.ports.get_mut(&above)) else {
+            return refuse("there is no port above bus 00; place it on another bus with at=BDF");
+        };
+        if port.kind == PortKind::Upstream {
+            return refuse("it is inside of a switch; place it on another bus with at=BDF");
+        }
+        // A slot must have a number, also where the host has none for it.
+        let own = u16::from(port.buses.secondary);
+        let free = std::iter::once(own).chain(1..0x2000);
+        port.slot = port
+            .slot
+            .or_else(|| free.into_iter().find(|number| !taken.contains(number)));
+        port.hot_plug = true;
+        Ok(())
     }
 
     /// Where each offered device is in the guest, in their order.
@@ -211,70 +270,8 @@ impl Topology {
     }
 }
 
-/// The kind of a host's port. One whose own word is not known is taken for what ports at its depth are: below a root port, switches
-/// have one towards the root and some towards devices.
-fn kind(express: Option<u8>, depth: usize) -> PortKind {
-    match (express, depth) {
-        (Some(4), _) | (_, 0) => PortKind::Root,
-        (Some(5), _) => PortKind::Upstream,
-        (Some(6), _) => PortKind::Downstream,
-        (_, depth) if depth % 2 == 1 => PortKind::Upstream,
-        _ => PortKind::Downstream,
-    }
-}
-
-fn port(kind: PortKind, identity: PortIdentity, buses: BusNumbers, slot: Option<u16>) -> RootPortSpec {
-    RootPortSpec {
-        kind,
-        identity,
-        buses,
-        windows: Windows::default(),
-        link: WIDE,
-        slot,
-        hot_plug: false,
-        number: buses.secondary,
-    }
-}
-
-fn identity(function: &Function) -> PortIdentity {
-    let ids = function.ids;
-    let [vendor, device] = ids.subsystem;
-    let subsystem = (vendor != 0).then_some((vendor, device));
-    PortIdentity {
-        vendor: ids.vendor,
-        device: ids.device,
-        revision: ids.revision,
-        subsystem,
-    }
-}
-
-/// The number of the slot that the functions of a bus are in, if it is one.
-fn slot_behind(host: &Inventory, bus: u8) -> Option<u16> {
-    let behind = host
-        .functions
-        .values()
-        .find(|f| f.bdf.domain() == 0 && f.bdf.bus() == bus)?;
-    behind
-        .place
-        .slot
-        .as_ref()?
-        .parse()
-        .ok()
-        .filter(|slot| (1..0x2000).contains(slot))
-}
-
 const HOST_BRIDGE: Bdf = Bdf::of_devfn(0, 0, 0);
 const LPC: Bdf = Bdf::of_devfn(0, 0, 0x1f << 3);
-/// Wider than any device behind it, so that no driver believes itself throttled by a port that does not carry its traffic.
-const WIDE: Link = Link { speed: 6, width: 32 };
-/// A port that no host port stands for: the identity of QEMU's generic one, which every kernel takes without quirks.
-const PLAIN_PORT: PortIdentity = PortIdentity {
-    vendor: 0x1b36,
-    device: 0x000c,
-    revision: 0,
-    subsystem: None,
-};
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,22 +322,34 @@ mod tests {
     fn fit(devices: &[(&str, Option<&str>)]) -> Result<Topology, TopologyError> {
         let root = tempfile::tempdir().unwrap();
         let host = host(root.path());
+        fit_on((root.path(), &host), devices)
+    }
+
+    fn fit_on(
+        (root, host): (&Path, &Inventory),
+        devices: &[(&str, Option<&str>)],
+    ) -> Result<Topology, TopologyError> {
         let offer = |(from, at): &(&str, Option<&str>)| {
+            let (from, hot_plug) = match from.strip_suffix(",hotplug") {
+                Some(from) => (from, true),
+                None => (*from, false),
+            };
             let from = match from.strip_prefix("unix:") {
-                Some(name) => DeviceSource::Served(socket(root.path(), name)),
+                Some(name) => DeviceSource::Served(socket(root, name)),
                 None => DeviceSource::Host(from.parse().unwrap()),
             };
             let at = at.map(|at| at.parse().unwrap());
             DeviceSpec {
                 at,
+                hot_plug,
                 ..DeviceSpec::new(from)
             }
         };
         let wanted: Vec<_> = devices.iter().map(offer).collect();
         let mut refusals = Vec::new();
-        let offers = Offer::all(&wanted, &host, &mut refusals);
+        let offers = Offer::all(&wanted, host, &mut refusals);
         assert!(refusals.is_empty(), "{refusals:?}");
-        Topology::of(&offers, &host)
+        Topology::of(&offers, host)
     }
 
     fn socket(folder: &Path, name: &str) -> PathBuf {
@@ -411,6 +420,51 @@ mod tests {
         let tree = fit(&[("05:00.0", Some("00:04.0")), ("00:19.0", Some("00:04.1"))]).unwrap();
         assert_eq!(tree.stand_ins().count(), 0);
         assert_eq!(tree.path(0), []);
+    }
+
+    #[test]
+    fn a_hot_plug_slot_is_behind_the_port_above_its_device_and_has_a_number() {
+        let slots = |devices: &[(&str, Option<&str>)]| -> Result<Vec<_>, TopologyError> {
+            let tree = fit(devices)?;
+            let slots = tree.ports().filter(|(_, port)| port.hot_plug);
+            Ok(slots.map(|(bdf, port)| (bdf.to_string(), port.slot)).collect())
+        };
+        let named = |at: &str, slot| (format!("0000:{at}"), Some(slot));
+        assert_eq!(slots(&[("05:00.0,hotplug", None)]), Ok(vec![named("00:02.0", 7)]));
+        // Numbers that the host has given are not given again.
+        let new = [("unix:a,hotplug", Some("07:00.0")), ("05:00.0", None)];
+        assert_eq!(slots(&new), Ok(vec![named("00:01.0", 1)]));
+        let beside = [("unix:a", Some("05:00.1")), ("05:00.0,hotplug", None)];
+        assert_eq!(slots(&beside), Ok(vec![named("00:02.0", 7)]));
+        assert_eq!(slots(&[("05:00.0", None)]), Ok(vec![]));
+        for there in [("00:19.0,hotplug", None), ("unix:a,hotplug", None)] {
+            let refusal = slots(&[there]).unwrap_err().to_string();
+            assert!(
+                refusal.contains("bus 00") && refusal.contains("at=BDF"),
+                "{refusal}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_slot_holds_whole_groups_or_is_none() {
+        let root = tempfile::tempdir().unwrap();
+        let mut host = host(root.path());
+        let (disk, card): (Bdf, Bdf) = ("05:00.0".parse().unwrap(), "00:19.0".parse().unwrap());
+        let mut group = host.functions[&disk].group.clone().unwrap();
+        group.members.push(card);
+        for device in [disk, card] {
+            host.functions.get_mut(&device).unwrap().group = Some(group.clone());
+        }
+        let fit = |devices: &[_]| fit_on((root.path(), &host), devices);
+        let apart = fit(&[("05:00.0,hotplug", None), ("00:19.0", None)])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            apart.contains("05:00.0") && apart.contains("IOMMU group"),
+            "{apart}"
+        );
+        assert!(fit(&[("05:00.0,hotplug", None), ("00:19.0", Some("05:00.1"))]).is_ok());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use pellucid::partition::{
     Bdf, Cap, CpuRequest, CpuShare, NodeRequest, PageSize, PartitionSpec, Siblings, SpecError, Weight,
 };
@@ -36,6 +36,29 @@ pub(crate) enum Command {
         /// Stop it at once
         #[arg(long)]
         force: bool,
+    },
+    /// Take a device from a running guest and give it back to the host: asked for by the button at its hot-plug slot
+    Unplug {
+        /// The server's name
+        name: String,
+        /// The device, as --device named it
+        device: Bdf,
+        /// Take it at once; the guest is told that it has gone
+        #[arg(long)]
+        force: bool,
+        /// Seconds until a guest that has not let go keeps it
+        #[arg(long, value_name = "SECONDS", default_value_t = 30, conflicts_with = "force", value_parser = value_parser!(u16).range(1..=3600))]
+        within: u16,
+    },
+    /// Take an unplugged device again and tell the guest, which finds it where it was
+    Plug {
+        /// The server's name
+        name: String,
+        /// The device, as --device named it
+        device: Bdf,
+        /// Seconds that the guest has to be done with the slot
+        #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = value_parser!(u16).range(1..=3600))]
+        within: u16,
     },
     /// Restore what dead processes left behind
     Heal {
@@ -82,7 +105,7 @@ pub(crate) struct RunArguments {
     #[command(flatten)]
     source: SourceArguments,
     /// PCI function to lend, at its own address or at another; repeatable. Options after commas: at=BDF, force although the host uses it,
-    /// on-error=REACTION to an uncorrectable error, on-request=REACTION when the host wants it back (report, pause, stop, unplug),
+    /// hotplug to unplug and plug it while the guest runs, on-error=REACTION to an uncorrectable error, on-request=REACTION when the host wants it back (report, pause, stop, unplug),
     /// corrected=COUNT of corrected errors that are told; vf=N lends a virtual function of it instead, with vfs=COUNT of them made if it
     /// has none, mac=ADDRESS and vlan=ID given to this one
     #[arg(long = "device", value_name = "BDF|unix:SOCKET[,OPTION]...", value_parser = parse_device)]
@@ -291,6 +314,7 @@ fn apply(device: &mut DeviceSpec, word: &str) -> Result<bool, String> {
     let reaction = |text: &str| text.parse::<Reaction>().map_err(|error| error.to_string());
     match word.split_once('=') {
         None if word == "force" && !device.force => device.force = true,
+        None if word == "hotplug" && !device.hot_plug => device.hot_plug = true,
         Some(("at", at)) if device.at.is_none() => {
             device.at = Some(at.parse::<Bdf>().map_err(|error| error.to_string())?)
         }
@@ -344,7 +368,7 @@ fn virtual_function(card: Bdf, words: &[&str]) -> Result<Option<VirtualFunction>
     }
 }
 
-const OPTIONS: &str = "the options of a device are at=BDF, force, on-error=REACTION, on-request=REACTION, corrected=COUNT, and of a virtual function of it vf=NUMBER, vfs=COUNT, mac=ADDRESS and vlan=ID, each once";
+const OPTIONS: &str = "the options of a device are at=BDF, force, hotplug, on-error=REACTION, on-request=REACTION, corrected=COUNT, and of a virtual function of it vf=NUMBER, vfs=COUNT, mac=ADDRESS and vlan=ID, each once";
 
 #[cfg(test)]
 mod tests {
@@ -388,7 +412,13 @@ mod tests {
             let device = parse_device(forced).unwrap();
             assert!(device.force && device.at == "02:00.0".parse().ok(), "{forced}");
         }
+        for plain in ["01:00.0,hotplug", "01:00.0,hotplug,at=02:00.0", "unix:a,hotplug"] {
+            assert!(parse_device(plain).unwrap().hot_plug, "{plain}");
+        }
+        assert!(!device.hot_plug);
         for wrong in [
+            "hotplug,hotplug",
+            "hotplug=yes",
             "on=02:00.0",
             "at=02:00.0,at=03:00.0",
             "forced",
@@ -487,6 +517,27 @@ mod tests {
         for option in ["--weight", "--cap"] {
             assert!(run(&["--kernel", "k", "--dedicated", option, "50"]).is_err());
         }
+    }
+
+    #[test]
+    fn a_device_is_unplugged_by_its_address_and_in_a_time() {
+        let unplug =
+            |more: &[&str]| Cli::try_parse_from(["vmm", "unplug", "db1", "02:00.0"].iter().chain(more));
+        let asked = |more: &[&str]| match unplug(more).map(|cli| cli.command) {
+            Ok(Command::Unplug { force, within, .. }) => Some((force, within)),
+            _ => None,
+        };
+        assert_eq!(asked(&[]), Some((false, 30)));
+        assert_eq!(asked(&["--within", "3600"]), Some((false, 3600)));
+        assert_eq!(asked(&["--force"]), Some((true, 30)));
+        for wrong in [
+            &["--within", "0"][..],
+            &["--within", "3601"],
+            &["--force", "--within", "2"],
+        ] {
+            assert_eq!(asked(wrong), None, "{wrong:?}");
+        }
+        assert!(Cli::try_parse_from(["vmm", "plug", "db1", "nvme0"]).is_err());
     }
 
     #[test]

@@ -5,10 +5,12 @@
 
 mod arguments;
 mod console;
+mod control;
 mod devices;
 mod disturbances;
 mod inventory;
 mod log;
+mod plugging;
 mod report;
 mod run;
 mod selftest;
@@ -21,6 +23,8 @@ use std::process::ExitCode;
 
 use arguments::{Cli, Command};
 use clap::Parser;
+use control::{Act, Asked};
+use pellucid::partition::Bdf;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -32,6 +36,20 @@ fn main() -> ExitCode {
         Command::Inventory(format) => inventory::print(format),
         Command::List(format) => state::list(format),
         Command::Stop { name, force } => state::stop(&name, force),
+        Command::Unplug {
+            name,
+            device,
+            force,
+            within,
+        } => plugging::request(
+            &name,
+            asked(
+                if force { Act::UnplugByForce } else { Act::Unplug },
+                device,
+                within,
+            ),
+        ),
+        Command::Plug { name, device, within } => plugging::request(&name, asked(Act::Plug, device, within)),
         Command::Heal { dry_run, lift } => state::heal(dry_run, &lift),
         Command::Selftest(format) => selftest::run(format),
     };
@@ -42,6 +60,10 @@ fn main() -> ExitCode {
             Status::HostFailed.into()
         }
     }
+}
+
+fn asked(act: Act, device: Bdf, seconds: u16) -> Asked {
+    Asked { act, device, seconds }
 }
 
 /// What the process tells its parent.

@@ -28,11 +28,13 @@ pub(crate) fn check(arguments: &RunArguments) -> Outcome {
 fn as_json(spec: &ServerSpec, examination: &Examination) -> serde_json::Value {
     let device = |(offer, guest): (&Offer, Option<_>)| match (&offer.spec().from, offer.admitted()) {
         (DeviceSource::Virtual(function), _) => {
-            json!({ "card": function.card, "vf": function.index, "of": function.of, "guest": guest })
+            json!({ "card": function.card, "vf": function.index, "of": function.of, "guest": guest, "hot_plug": false })
         }
-        (DeviceSource::Served(socket), _) => json!({ "socket": socket, "guest": guest }),
+        (DeviceSource::Served(socket), _) => {
+            json!({ "socket": socket, "guest": guest, "hot_plug": offer.spec().hot_plug })
+        }
         (DeviceSource::Host(host), admitted) => {
-            json!({ "host": host, "guest": guest, "group": admitted.map(Admitted::group),
+            json!({ "host": host, "guest": guest, "hot_plug": offer.spec().hot_plug, "group": admitted.map(Admitted::group),
                     "driver": admitted.and_then(|admitted| admitted.function().driver.bound.as_ref()),
                     "overridden": admitted.map(Admitted::overridden) })
         }
@@ -73,7 +75,12 @@ fn print_plan(spec: &ServerSpec, examination: &Examination) {
             }
             (None, _) => "served by another process".to_owned(),
         };
-        println!("  device   {} as {guest}, {whose}", offer.spec().from);
+        let slot = if offer.spec().hot_plug {
+            ", in a hot-plug slot"
+        } else {
+            ""
+        };
+        println!("  device   {} as {guest}, {whose}{slot}", offer.spec().from);
         for overridden in offer.admitted().into_iter().flat_map(Admitted::overridden) {
             println!("           taken by force although {overridden}");
         }

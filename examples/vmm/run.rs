@@ -1,18 +1,22 @@
 //! Running a logical server: its console, the signals of its owner, and how it ended.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use pellucid::partition::Bdf;
 use pellucid::passthrough::ResetReport;
 use pellucid::{Console as GuestConsole, LogicalServer, ServerEvent, Source, Then};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::arguments::RunArguments;
 use crate::console::Console;
+use crate::control::Control;
 use crate::disturbances::Disturbances;
+use crate::plugging::Plugging;
 use crate::signals::Requests;
 use crate::wake::Wake;
 use crate::{Outcome, Status, state};
@@ -20,8 +24,9 @@ use crate::{Outcome, Status, state};
 /// Runs the server until it powers off; a reset starts it again unless it must not.
 pub(crate) fn run(arguments: &RunArguments) -> Outcome {
     let mut requests = Requests::listen()?;
+    let mut unplugged = BTreeSet::new();
     loop {
-        let end = run_once(arguments, &mut requests)?;
+        let end = run_once(arguments, &mut requests, &mut unplugged)?;
         match end {
             End::Reset if !arguments.no_reboot => {
                 eprintln!("vmm: the guest asked for a reset; starting it again\r");
@@ -50,9 +55,24 @@ enum End {
     Policy,
 }
 
-fn run_once(arguments: &RunArguments, requests: &mut Requests) -> Result<End, Box<dyn std::error::Error>> {
+/// What is unplugged at the end of one run is not in the next: the host may be using it.
+fn run_once(
+    arguments: &RunArguments,
+    requests: &mut Requests,
+    unplugged: &mut BTreeSet<Bdf>,
+) -> Result<End, Box<dyn std::error::Error>> {
     let state = state::open()?;
-    let checked = arguments.spec()?.examine(&state)?.accept()?;
+    let mut spec = arguments.spec()?;
+    spec.devices.retain(|device| {
+        let at = device.host().or(device.wanted());
+        let stays = at.filter(|at| unplugged.contains(at));
+        if let Some(at) = stays {
+            eprintln!("vmm: device {at}: stays unplugged; start the server anew to have it again\r");
+        }
+        stays.is_none()
+    });
+    let hot_plug = spec.devices.iter().any(|device| device.hot_plug);
+    let checked = spec.examine(&state)?.accept()?;
     let (mut console, output) = Console::open(&arguments.console)?;
     let wake = Arc::new(Wake::new()?);
     let (sender, events) = channel();
@@ -67,6 +87,10 @@ fn run_once(arguments: &RunArguments, requests: &mut Requests) -> Result<End, Bo
         room: Box::new(move || room.ring()),
     };
     let mut server = checked.start(&state, guest_console, &sink, &|_| ())?;
+    let control = match hot_plug {
+        true => Some(Control::listen(state.path(), &arguments.name, &wake)?),
+        false => None,
+    };
     let cpus = Disturbances::of(&server);
     let end = Watch {
         server: &mut server,
@@ -76,8 +100,11 @@ fn run_once(arguments: &RunArguments, requests: &mut Requests) -> Result<End, Bo
         wake: &wake,
         typed: Vec::new(),
         cpus,
+        control,
+        plugging: Plugging::default(),
     }
     .run();
+    unplugged.extend(server.unplugged());
     let exits = server.finish();
     drop(console);
     let resets = resets(&events);
@@ -122,6 +149,9 @@ struct Watch<'r> {
     /// Typed, and not yet taken by the serial port.
     typed: Vec<u8>,
     cpus: Option<Disturbances>,
+    /// How devices are asked for, if there is a slot for them.
+    control: Option<Control>,
+    plugging: Plugging,
 }
 
 impl Watch<'_> {
@@ -140,6 +170,10 @@ impl Watch<'_> {
                 Some(1) => self.power_off(),
                 Some(_) => return Ok(End::Stopped),
             }
+            while let Some(request) = self.control.as_ref().and_then(Control::next) {
+                self.plugging.begin(request, self.server);
+            }
+            self.plugging.step(self.server);
             if let Some(cpus) = &mut self.cpus {
                 cpus.tell();
             }
@@ -182,12 +216,10 @@ impl Watch<'_> {
                 .as_ref()
                 .map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)),
         );
-        let second = Timespec {
-            tv_sec: 1,
-            tv_nsec: 0,
-        };
-        let timeout = self.cpus.as_ref().map(|_| &second);
-        match poll(&mut fds, timeout) {
+        let looks = self.cpus.as_ref().map(|_| Duration::from_secs(1));
+        let timeout = looks.into_iter().chain(self.plugging.patience()).min();
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -255,6 +287,8 @@ fn end_of(event: &ServerEvent) -> Option<End> {
             eprintln!("vmm: the host asks for device {device} back; policy: {reaction}\r");
             None
         }
+        // Whoever asked for it is answered.
+        ServerEvent::SlotOff { .. } => None,
         ServerEvent::DeviceLost { device, reaction } => {
             eprintln!("vmm: the process that serves device {device} is lost; policy: {reaction}\r");
             None

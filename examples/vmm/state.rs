@@ -1,6 +1,7 @@
 //! What logical servers hold on this host: listed, stopped, healed.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::path::Path;
 
 use pellucid::partition::{
@@ -10,6 +11,7 @@ use pellucid::passthrough::{PciHealer, Quarantine, SriovHealer};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::arguments::Format;
+use crate::control::sockets;
 use crate::{Outcome, Status};
 
 /// The state directory: `PELLUCID_STATE_DIR`, or the system's.
@@ -117,14 +119,20 @@ fn utc(unix: u64) -> String {
     format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
-/// Asks the server's process to power the guest off, or kills it.
-pub(crate) fn stop(name: &str, force: bool) -> Outcome {
-    let records = open()?.records()?;
+/// The claim of the running server `name` on its name.
+pub(crate) fn running(state: &StateDir, name: &str) -> Result<ClaimRecord, Box<dyn Error>> {
     let ours = |record: &ClaimRecord| record.resource.kind == Resource::PARTITION && record.partition == name;
+    let records = state.records()?;
     let running = records.into_iter().find(|(record, alive)| *alive && ours(record));
     let Some((record, _)) = running else {
         return Err(format!("no logical server {name:?} is running; `vmm list` shows those that are").into());
     };
+    Ok(record)
+}
+
+/// Asks the server's process to power the guest off, or kills it.
+pub(crate) fn stop(name: &str, force: bool) -> Outcome {
+    let record = running(&open()?, name)?;
     // The process itself, not whatever has its number by now.
     let pid = record.owner.pid;
     let process = match record.owner.standing() {
@@ -155,6 +163,9 @@ pub(crate) fn heal(dry_run: bool, lift: &[Bdf]) -> Outcome {
         }
         devices = devices.lifting(*device);
     }
+    if !dry_run {
+        remove_sockets(&state)?;
+    }
     let functions = SriovHealer::of(&state);
     let entries = state.heal(&[&devices, &groups, &functions], dry_run)?;
     if entries.is_empty() {
@@ -175,6 +186,19 @@ pub(crate) fn heal(dry_run: bool, lift: &[Bdf]) -> Outcome {
         println!("{resource} of {owner}: {outcome}");
     }
     Ok(status)
+}
+
+/// The sockets of servers that are dead; one that lives has its name claimed before it has a socket.
+fn remove_sockets(state: &StateDir) -> Result<(), Box<dyn Error>> {
+    for (name, path) in sockets(state.path())? {
+        let free = state
+            .refusal(&Resource::new(Resource::PARTITION, &name))?
+            .is_none();
+        if free || running(state, &name).is_err() {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -72,6 +72,12 @@ impl Assigned {
         Arc::clone(&self.endpoint) as _
     }
 
+    /// What the guest reaches of it.
+    #[must_use]
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
     /// Capabilities that the guest does not see, by name.
     #[must_use]
     pub fn hidden(&self) -> Vec<&'static str> {

@@ -74,6 +74,15 @@ impl Endpoint {
         drop(listener);
     }
 
+    /// Leaves the function as a loss of power does: reset, its BARs nowhere, its interrupts off, its bus master off. Nothing happens to one
+    /// that the guest does not have any more.
+    pub fn power_cycle(&self) {
+        let mut state = self.lock();
+        if !state.ended {
+            self.function_level_reset(&mut state);
+        }
+    }
+
     /// Capabilities that the guest does not see, by name.
     #[must_use]
     pub fn hidden(&self) -> Vec<&'static str> {

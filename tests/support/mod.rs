@@ -8,10 +8,12 @@
 
 pub(crate) mod disk;
 pub(crate) mod engine;
+pub(crate) mod holdings;
 pub(crate) mod host;
 pub(crate) mod lent;
 pub(crate) mod linux;
 pub(crate) mod monitor;
+pub(crate) mod plug;
 pub(crate) mod server;
 pub(crate) mod standing;
 pub(crate) mod state;

@@ -139,9 +139,12 @@ impl Server {
     }
 }
 
-/// What was said, but for the lines of devices that were reset and are well.
+/// What was said, but for the lines of devices that were reset and are well, and that came or went as asked.
 fn without_good_news(said: &str) -> String {
-    let good = |line: &str| line.starts_with("vmm: device ") && line.contains(", and well: ");
+    let good = |line: &str| {
+        let asked = line.trim_end().ends_with(": plugged") || line.trim_end().ends_with(": unplugged");
+        line.starts_with("vmm: device ") && (line.contains(", and well: ") || asked)
+    };
     let rest = said.split_inclusive('\n').filter(|line| !good(line));
     rest.collect()
 }
