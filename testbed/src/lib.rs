@@ -9,6 +9,7 @@ mod error;
 pub mod l1;
 pub mod machine;
 pub mod physical;
+mod product;
 mod progress;
 pub mod setup;
 pub mod suite;

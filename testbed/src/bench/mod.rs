@@ -1,9 +1,10 @@
 //! `bench boot`: the reference VMM against QEMU in one run of the emulated server, in turn. Exits and memory are
-//! exact; times are an emulator's, so only their ratio within the run is told.
+//! exact; times are an emulator's, so only their ratio within the run is told. `bench passthrough`: see [`lending`].
 
 mod contender;
 mod counters;
 mod error;
+mod lending;
 mod measure;
 mod report;
 mod sample;
@@ -16,6 +17,7 @@ use crate::setup::initramfs::{Content, build};
 use crate::{Job, L1, Machine, Progress, Testbed};
 use contender::{MEMORY, pellucid, qemu};
 pub use error::BenchError;
+pub use lending::lending;
 pub use measure::measure;
 pub use report::Report;
 use sample::Orders;
@@ -58,7 +60,7 @@ impl Bench {
             kernel: testbed.kernel.image.clone(),
             initrd,
         };
-        let vmm = crate::demo::vmm::ready(progress)?;
+        let vmm = crate::product::vmm(progress)?;
         Ok(Self {
             testbed,
             guest,

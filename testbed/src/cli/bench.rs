@@ -5,8 +5,9 @@ use pellucid_testbed::Progress;
 use pellucid_testbed::bench;
 
 use super::Acted;
+use super::run::hand_on;
 
-/// Measures the reference VMM against QEMU, with the same guest and device, in the emulated server.
+/// Measures, in the emulated server: the reference VMM against QEMU, or what lending costs.
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
     #[command(subcommand)]
@@ -27,6 +28,8 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// What lending costs: registers, interrupts, DMA mapping and configuration space, beside the host's own
+    Passthrough,
 }
 
 /// Measures on this machine, which is the emulated server, and prints a line of JSON for each boot.
@@ -38,11 +41,17 @@ pub(crate) struct Measure {
 
 impl Bench {
     pub(crate) fn act(&self, progress: Progress) -> Acted {
-        let What::Boot {
-            rounds,
-            as_installed,
-            json,
-        } = self.what;
+        let (rounds, as_installed, json) = match self.what {
+            What::Boot {
+                rounds,
+                as_installed,
+                json,
+            } => (rounds, as_installed, json),
+            What::Passthrough => {
+                bench::lending(progress, hand_on)?;
+                return Ok(0);
+            }
+        };
         let host = match as_installed {
             true => bench::Host::AsInstalled,
             false => bench::Host::Tickless,

@@ -98,16 +98,23 @@ fn booted(testbed: &Testbed, machine: &pellucid_testbed::Machine, progress: Prog
 
 /// Hands the job's output on until it ends.
 fn relay(running: &mut Running<'_>) -> Result<i32, L1Error> {
-    let write = |out: &mut dyn Write, bytes: &[u8]| {
-        let _reader_is_gone = out.write_all(bytes).and_then(|()| out.flush());
-    };
     loop {
         match running.next(Duration::from_secs(1))? {
-            Next::Output(Stream::Stdout, bytes) => write(&mut std::io::stdout(), &bytes),
-            Next::Output(Stream::Stderr, bytes) => write(&mut std::io::stderr(), &bytes),
+            Next::Output(stream, bytes) => hand_on(stream, &bytes),
             Next::Quiet => {}
             Next::Ended(status) => return Ok(status),
         }
+    }
+}
+
+/// What a job wrote goes to this program's own stream of that name.
+pub(super) fn hand_on(stream: Stream, bytes: &[u8]) {
+    let write = |out: &mut dyn Write| {
+        let _reader_is_gone = out.write_all(bytes).and_then(|()| out.flush());
+    };
+    match stream {
+        Stream::Stdout => write(&mut std::io::stdout()),
+        Stream::Stderr => write(&mut std::io::stderr()),
     }
 }
 

@@ -7,7 +7,6 @@ mod phases;
 mod questions;
 mod report;
 mod table;
-pub(crate) mod vmm;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -44,7 +43,7 @@ impl Demo {
         let began = Instant::now();
         install_missing(Needs::Disk, progress)?;
         let testbed = Testbed::ready(progress)?;
-        let vmm = vmm::ready(progress)?;
+        let vmm = crate::product::vmm(progress)?;
         let recipe = Recipe::debian12();
         let step = progress.step("building the demo disk, a Debian 12 server (once)");
         let disk = ServerDisk::open(&recipe, testbed.cache.root(), &|now| {
