@@ -12,6 +12,7 @@ pub mod physical;
 mod product;
 mod progress;
 pub mod setup;
+mod stale;
 pub mod suite;
 
 pub use cache::{Cache, file_digest, hex_digest};

@@ -36,11 +36,20 @@ pub struct Machine {
     pub terminal: Option<PathBuf>,
     /// Folders of the developer's machine it can mount by 9p.
     pub shares: Vec<Share>,
-    /// Where its monitor (QMP) listens, if it has one.
+    /// By what it is managed from outside.
+    pub management: Management,
+}
+
+/// Where one listens who manages an emulated machine, if anywhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Management {
+    /// The monitor (QMP).
     pub monitor: Option<PathBuf>,
-    /// Where a second monitor listens that the machine reaches itself, as a server reaches its management controller: by
-    /// the virtio-serial port `pellucid.monitor`.
+    /// A second monitor that the machine reaches itself, as a server reaches its management controller: by the virtio-serial
+    /// port `pellucid.monitor`.
     pub service: Option<PathBuf>,
+    /// The emulator's debugger (the remote protocol of gdb).
+    pub debugger: Option<PathBuf>,
 }
 
 /// What a machine starts.
@@ -117,8 +126,7 @@ impl Machine {
             ports: Vec::new(),
             terminal: None,
             shares: Vec::new(),
-            monitor: None,
-            service: None,
+            management: Management::default(),
         }
     }
 
@@ -198,10 +206,17 @@ impl Machine {
         self
     }
 
+    /// With a debugger that listens at the socket `path`.
+    #[must_use]
+    pub fn debugger(mut self, path: impl Into<PathBuf>) -> Self {
+        self.management.debugger = Some(path.into());
+        self
+    }
+
     /// With a monitor that listens at the socket `path`.
     #[must_use]
     pub fn monitor(mut self, path: impl Into<PathBuf>) -> Self {
-        self.monitor = Some(path.into());
+        self.management.monitor = Some(path.into());
         self
     }
 }

@@ -11,12 +11,15 @@ use std::time::{Duration, Instant};
 use crate::console::{Console, ConsoleError};
 use crate::l1::fault;
 use crate::machine::{Boot, Chardev, Device, Disk, Machine, Place};
+use crate::stale::{Signs, Watch};
 use crate::{Fault, MachineError, Testbed};
 
 /// The physical server, switched on. Switched off hard when this is dropped.
 #[derive(Debug)]
 pub struct PhysicalServer {
     emulator: Child,
+    /// Ended before the emulator is.
+    watch: Option<Watch>,
     folder: PathBuf,
 }
 
@@ -84,22 +87,29 @@ impl PhysicalServer {
         let folder = run_folder()?;
         let variables = folder.join("variables.fd");
         fs::copy(FIRMWARE_VARIABLES, &variables).of(FIRMWARE_VARIABLES)?;
-        let socket = folder.join("serial");
+        let (socket, debugger) = (folder.join("serial"), folder.join("debugger"));
         let machine = PhysicalServer::machine(disk)
             .memory_mib(MEMORY_MIB)
             .boot(Boot::Firmware {
                 code: FIRMWARE_CODE.into(),
                 variables,
             })
-            .console(Chardev::Socket(socket.clone()));
+            .console(Chardev::Socket(socket.clone()))
+            .debugger(&debugger);
         let log = folder.join(EMULATOR_LOG);
         let words = File::create(&log).of(&log)?;
         let console_log = folder.join(CONSOLE_LOG);
         copies.push(Box::new(File::create(&console_log).of(&console_log)?));
+        let signs = Signs::new();
+        copies.push(Box::new(signs.clone()));
         let mut command = machine.command(&testbed.emulator, &folder)?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(words);
         let emulator = command.spawn().of(&testbed.emulator.program)?;
-        let server = PhysicalServer { emulator, folder };
+        let server = PhysicalServer {
+            emulator,
+            watch: Some(Watch::start(debugger, signs)),
+            folder,
+        };
         let console = Console::connect(&socket, Duration::from_secs(20), copies)?;
         Ok((server, console))
     }
@@ -138,6 +148,7 @@ impl PhysicalServer {
 impl Drop for PhysicalServer {
     /// The emulator first, then the folder that it uses.
     fn drop(&mut self) {
+        self.watch = None;
         if matches!(self.emulator.try_wait(), Ok(None)) {
             // It may end by itself just now; then there is nothing left to kill.
             let _ = self.emulator.kill();

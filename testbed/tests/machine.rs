@@ -284,9 +284,17 @@ fn a_function_without_a_function_0_is_refused() {
 }
 
 #[test]
+fn the_debugger_listens_where_it_is_wanted() {
+    let with = line(&Machine::bare().debugger("/run/d"));
+    let part = "socket,id=debugger,server=on,wait=off,path=/run/d -gdb chardev:debugger";
+    assert!(with.contains(part), "no {part} in {with}");
+    assert!(!line(&Machine::bare()).contains("-gdb"));
+}
+
+#[test]
 fn the_machine_reaches_its_own_monitor() {
     let mut machine = Machine::bare();
-    machine.service = Some("/run/s".into());
+    machine.management.service = Some("/run/s".into());
     let line = line(&machine);
     for part in [
         "socket,id=service,server=on,wait=off,path=/run/s -mon chardev=service,mode=control",

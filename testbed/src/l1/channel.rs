@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::l1::Stream;
+use crate::stale::Signs;
 
 /// What came from the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,7 @@ pub(crate) struct Channels {
     events: Receiver<Event>,
     sender: SyncSender<Event>,
     control: HashMap<&'static str, UnixStream>,
+    signs: Signs,
 }
 
 impl Default for Channels {
@@ -37,6 +39,7 @@ impl Default for Channels {
             events,
             sender,
             control: HashMap::new(),
+            signs: Signs::new(),
         }
     }
 }
@@ -45,7 +48,10 @@ impl Channels {
     /// Adds the connected port `name` and begins to read it.
     pub(crate) fn attach(&mut self, name: &'static str, stream: UnixStream) -> io::Result<()> {
         let sender = self.sender.clone();
-        let reader = stream.try_clone()?;
+        let reader = Heard {
+            port: stream.try_clone()?,
+            signs: self.signs.clone(),
+        };
         self.control.insert(name, stream);
         thread::spawn(move || match name {
             "stdout" => forward(Stream::Stdout, reader, &sender),
@@ -53,6 +59,11 @@ impl Channels {
             _ => forward_lines(reader, &sender),
         });
         Ok(())
+    }
+
+    /// When something last came through them.
+    pub(crate) fn signs(&self) -> Signs {
+        self.signs.clone()
     }
 
     /// Writes a line to the control port.
@@ -90,7 +101,21 @@ impl Drop for Channels {
     }
 }
 
-fn forward(stream: Stream, mut port: UnixStream, sender: &SyncSender<Event>) {
+/// A port whose machine is known to live when something comes through it.
+struct Heard {
+    port: UnixStream,
+    signs: Signs,
+}
+
+impl Read for Heard {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.port.read(buffer)?;
+        self.signs.heard();
+        Ok(length)
+    }
+}
+
+fn forward(stream: Stream, mut port: Heard, sender: &SyncSender<Event>) {
     let mut chunk = vec![0_u8; 32 << 10];
     loop {
         let event = match port.read(&mut chunk) {
@@ -104,7 +129,7 @@ fn forward(stream: Stream, mut port: UnixStream, sender: &SyncSender<Event>) {
     }
 }
 
-fn forward_lines(port: UnixStream, sender: &SyncSender<Event>) {
+fn forward_lines(port: Heard, sender: &SyncSender<Event>) {
     let mut port = BufReader::new(port);
     let mut line = Vec::new();
     loop {

@@ -100,6 +100,7 @@ impl L1 {
 impl Drop for L1 {
     /// The emulator first, then, if nothing went wrong, the folder it used.
     fn drop(&mut self) {
+        self.watch = None;
         if matches!(self.emulator.try_wait(), Ok(None)) {
             if let Some(process) = rustix::process::Pid::from_raw(self.emulator.id().cast_signed()) {
                 let _gone_already = rustix::process::kill_process(process, rustix::process::Signal::TERM);

@@ -15,8 +15,9 @@ pub(crate) fn furnished(testbed: &Testbed, mut machine: Machine, folder: &Path) 
     }
     machine.console = Chardev::File(folder.join("console.log"));
     machine.terminal = Some(folder.join("terminal"));
-    machine.monitor = Some(folder.join("monitor"));
-    machine.service = Some(folder.join("service"));
+    machine.management.monitor = Some(folder.join("monitor"));
+    machine.management.debugger = Some(folder.join("debugger"));
+    machine.management.service = Some(folder.join("service"));
     machine.ports = ["control", "stdout", "stderr", "stdin"]
         .map(|name| (format!("pellucid.{name}"), folder.join(name)))
         .to_vec();

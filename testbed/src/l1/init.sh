@@ -3,6 +3,18 @@
 # systems of a running machine over it; then the agent.
 /bin/busybox --install -s /bin
 export PATH=/bin
+# Two machines with a CPU each, one with and one without interrupt controllers: KVM_CREATE_VM, KVM_CREATE_IRQCHIP, KVM_CREATE_VCPU.
+keep='
+open(my $kvm, "+<", "/dev/kvm") or die "testbed: /dev/kvm: $!\n";
+for my $chips (1, 0) {
+    my $fd = ioctl($kvm, 0xae01, 0) or die "testbed: no machine to keep: $!\n";
+    open(my $vm, "+<&=", $fd + 0) or die "testbed: $!\n";
+    !$chips or ioctl($vm, 0xae60, 0) or die "testbed: no interrupt controllers: $!\n";
+    ioctl($vm, 0xae41, 0) or die "testbed: no CPU to keep: $!\n";
+    push @kept, $vm;
+}
+sleep;
+'
 say() { echo "testbed: $*" >/dev/console; }
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
@@ -39,6 +51,12 @@ mount -t overlay -o lowerdir=/host/tmp,upperdir=/run/over/upper,workdir=/run/ove
 mkdir -p /host/run/testbed /host/run/lock
 mount -t 9p -o "$nine,rw,cache=mmap" share /host/run/testbed || say "the share did not mount"
 for part in cpu cpuset memory; do echo "+$part" >/host/sys/fs/cgroup/cgroup.subtree_control; done 2>/dev/null
+# The first and the last virtual machine, and group of a kind, of a host switch branches in its kernel's code, which CPUs that
+# execute it see half done where the emulator is at fault (stale.rs). So there is one of each from now on that nobody uses.
+mkdir -p /host/sys/fs/cgroup/kept && echo "100000 100000" >/host/sys/fs/cgroup/kept/cpu.max
+if [ -c /host/dev/kvm ] && [ -x /host/usr/bin/perl ]; then
+    setsid chroot /host /usr/bin/perl -e "$keep" </dev/null >/dev/console 2>&1 &
+fi
 ip link set lo up
 hostname physical
 ulimit -l unlimited

@@ -144,11 +144,15 @@ impl Machine {
         };
         line.option("-chardev", serial)
             .option("-serial", "chardev:serial");
-        if let Some(path) = &self.monitor {
+        if let Some(path) = &self.management.monitor {
             line.option("-chardev", socket("monitor", path));
             line.option("-mon", "chardev=monitor,mode=control");
         }
-        if !self.ports.is_empty() || self.terminal.is_some() || self.service.is_some() {
+        if let Some(path) = &self.management.debugger {
+            line.option("-chardev", socket("debugger", path));
+            line.option("-gdb", "chardev:debugger");
+        }
+        if !self.ports.is_empty() || self.terminal.is_some() || self.management.service.is_some() {
             line.option(
                 "-device",
                 format!("virtio-serial-pci,id=channels,addr={PORTS_SLOT:#x}"),
@@ -165,7 +169,7 @@ impl Machine {
                 format!("virtserialport,bus=channels.0,chardev=port{index},name={name}"),
             );
         }
-        if let Some(path) = &self.service {
+        if let Some(path) = &self.management.service {
             // Listener and client are the same process: what comes out of the port goes into the monitor.
             line.option("-chardev", socket("service", path));
             line.option("-mon", "chardev=service,mode=control");
