@@ -13,9 +13,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pellucid::partition::Bdf;
+use pellucid::partition::{Bdf, Peer};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
@@ -98,11 +97,11 @@ impl Drop for Control {
 /// Asks the server whose process is `pid`.
 pub(crate) fn ask(state: &Path, name: &str, pid: u32, asked: Asked) -> Result<Answer, io::Error> {
     let stream = short(&socket_in(state, name), |short| UnixStream::connect(short))?;
-    let peer = socket_peercred(&stream)?.pid.as_raw_nonzero().get();
-    if u32::try_from(peer) != Ok(pid) {
-        return Err(io::Error::other(format!("its socket is that of process {peer}")));
+    let peer = Peer::of(&stream)?.pid;
+    if peer != Some(pid) {
+        let other = peer.map_or("one in another pid namespace".to_owned(), |peer| peer.to_string());
+        return Err(io::Error::other(format!("its socket is that of process {other}")));
     }
-    stream.set_read_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_vec(&asked)?;
     line.push(b'\n');
     (&stream).write_all(&line)?;
@@ -171,8 +170,8 @@ fn serve(listener: &UnixListener, stop: &Wake, requests: &Sender<Request>, wake:
 
 /// One request and its answer.
 fn converse(stream: &UnixStream, requests: &Sender<Request>, wake: &Wake) -> io::Result<()> {
-    let peer = socket_peercred(stream)?.uid;
-    if peer != geteuid() && !peer.is_root() {
+    let peer = Peer::of(stream)?.uid;
+    if peer != geteuid().as_raw() && peer != ROOT {
         return Ok(());
     }
     stream.set_write_timeout(Some(LINE_COMES))?;
@@ -237,6 +236,7 @@ fn short<T>(path: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result
         .join(name))
 }
 
+const ROOT: u32 = 0;
 const SUFFIX: &str = ".control";
 const MOST_CONNECTIONS: usize = 8;
 const LONGEST_REQUEST: usize = 1024;

@@ -66,6 +66,7 @@ pub use spec::{CpuMode, CpuRequest, NodeRequest, PageSize, PartitionSpec, Siblin
 pub use state_dir::StateDir;
 pub use step::{STEP_TARGET, step};
 pub use sys::mapping::{Backing, Mapping};
+pub use sys::peer::Peer;
 pub use sys::ram::RamRegion;
 pub use sys::slot::Slot;
 pub use vm::{Access, Vm};
