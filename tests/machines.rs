@@ -26,10 +26,14 @@ fn the_table_of_machines_is_that_of_the_tests() {
     for entry in std::fs::read_dir(root.join("tests")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if ["tier2_machines_", "tier2_isolation_", "tier2_events_"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
-        {
+        let tables = [
+            "tier2_machines_",
+            "tier2_isolation_",
+            "tier2_events_",
+            "tier2_plug",
+            "tier2_replug",
+        ];
+        if tables.iter().any(|prefix| name.starts_with(prefix)) {
             found.extend(written(&std::fs::read_to_string(path).unwrap()));
         }
     }
