@@ -18,7 +18,7 @@ fn reaches(card: &Card, server: &mut Server, mac: &str, own: &str) {
 #[test]
 fn one_virtual_function_each_to_two_servers_at_once() {
     let card = Card::of("0x8086", "0x10c9", Some("0000:00:04.0"));
-    // A card that is down on the host leaves its virtual functions without an answer.
+    // So that it answers its virtual functions.
     run(&["ifconfig", &card.name(), "up"]);
     let vmm = Vmm::new();
     let function = |number, mac| format!("{},vf={number},vfs=2,mac={mac},at={AT}", card.at);
