@@ -2,6 +2,7 @@
 
 use crate::console::ConsoleError;
 use crate::disk::DiskError;
+use crate::l1::fault;
 use crate::physical::PhysicalError;
 use crate::{Fault, L1Error, SetupError};
 
@@ -58,6 +59,7 @@ impl DemoError {
             DemoError::Physical(error) => error.fault(),
             DemoError::Host(error) => error.fault(),
             DemoError::Console { fault, .. } => *fault,
+            DemoError::Vmm { stderr, .. } => stderr.lines().find_map(fault::in_guest),
             _ => None,
         }
     }
@@ -77,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_vmm_that_fails_is_quoted_and_never_a_fault_of_the_emulator() {
+    fn a_vmm_that_fails_is_quoted_and_no_fault_of_the_emulator_unless_its_guest_died() {
         let error = DemoError::Vmm {
             status: 1,
             stderr: "vmm: 0000:01:00.0 is in use\n".into(),
@@ -87,6 +89,12 @@ mod tests {
             "{error}"
         );
         assert_eq!(error.fault(), None);
+        let died = DemoError::Vmm {
+            status: 4,
+            stderr: "vmm: the guest crashed: vCPU 0 at 0xfff0: triple fault: the guest's processor shut down"
+                .into(),
+        };
+        assert_eq!(died.fault(), Some(Fault::GuestDeath));
     }
 
     #[test]

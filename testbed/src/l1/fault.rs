@@ -20,6 +20,9 @@ pub enum Fault {
     /// The physical server answers, but its kernel waits for itself: a grace period of RCU does not end. A program
     /// cannot cause that; a processor that lost an interrupt can.
     Stall,
+    /// A guest died of what neither it nor its test did: its CPU left its code, or its kernel found its own stack overwritten.
+    /// The same happens to the physical server's kernel ([`Fault::KernelPanic`]).
+    GuestDeath,
 }
 
 impl fmt::Display for Fault {
@@ -28,6 +31,7 @@ impl fmt::Display for Fault {
             Self::LockAssertion => out.write_str("the emulator aborted (interrupt raised without its lock)"),
             Self::KernelPanic => out.write_str("the emulated server's kernel died"),
             Self::Hang { spinning: true } => out.write_str("the emulated server spun without answering"),
+            Self::GuestDeath => out.write_str("a guest died that nobody had let die"),
             Self::Stall => out.write_str("the emulated server's kernel waited for its own processors"),
             Self::Hang { spinning: false } => out.write_str("the emulated server stopped answering"),
         }
@@ -40,6 +44,13 @@ pub fn in_logs(emulator: &str, console: &str) -> Option<Fault> {
         return Some(Fault::LockAssertion);
     }
     last_sign(console).map(|_| Fault::KernelPanic)
+}
+
+/// The death of a guest that a line of its VMM or of its console tells of.
+pub(crate) fn in_guest(line: &str) -> Option<Fault> {
+    let crashed = line.contains("the guest crashed: ") && CRASHES.iter().any(|crash| line.contains(crash));
+    let died = DEATHS.iter().any(|sign| line.contains(sign));
+    (crashed || died).then_some(Fault::GuestDeath)
 }
 
 /// The line of a kernel's console by which it says that it is dead.
@@ -93,6 +104,17 @@ const SIGNS: [&str; 4] = [
     "BUG: TASK stack guard",
 ];
 
+/// By what a CPU ends that executes what is no code.
+const CRASHES: [&str; 2] = ["triple fault", "KVM internal error"];
+/// By what a kernel ends whose memory is not what it wrote. Other panics have a reason, such as a disk that is not there.
+const DEATHS: [&str; 5] = [
+    "PANIC: double fault",
+    "BUG: stack guard page was hit",
+    "BUG: TASK stack guard",
+    "corrupted stack end detected",
+    "stack-protector: Kernel stack is corrupted",
+];
+
 /// Words that stand together in a line by which the kernel says that a processor does not come back to it.
 const STALLS: [&[&str]; 3] = [
     &["rcu: INFO:", "stall"],
@@ -131,6 +153,24 @@ mod tests {
             None
         );
         assert_eq!(in_logs("", "test panicked at src/lib.rs"), None);
+    }
+
+    #[test]
+    fn a_guest_that_dies_for_no_reason_is_told_from_one_that_has_one() {
+        for line in [
+            "vmm: the guest crashed: vCPU 0 at 0xfff0: triple fault: the guest's processor shut down",
+            "vmm: the guest crashed: vCPU 0 at 0x1000000: KVM internal error 1, data [0, 400]",
+            "[  300.6] Kernel panic - not syncing: corrupted stack end detected inside scheduler",
+        ] {
+            assert_eq!(in_guest(line), Some(Fault::GuestDeath), "{line}");
+        }
+        for line in [
+            "[    2.1] Kernel panic - not syncing: VFS: Unable to mount root fs",
+            "vmm: the guest crashed: the flag was read",
+            "triple fault",
+        ] {
+            assert_eq!(in_guest(line), None, "{line}");
+        }
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! Counts tests from the stream of a test harness: its `test result` lines.
+//! Counts tests from the stream of a test harness: its `test result` lines, and looks into what failed ones said.
+
+use crate::l1::fault;
 
 /// How many tests did what.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub(crate) struct Counter {
     line: Vec<u8>,
     tally: Tally,
     results: u64,
+    /// For each failure that is described: whether a guest died in it.
+    deaths: Vec<bool>,
 }
 
 impl Counter {
@@ -49,8 +53,19 @@ impl Counter {
         self.tally
     }
 
+    /// Whether a guest died in each test that failed, in a way of which the emulator is known.
+    pub(crate) fn is_of_dead_guests(&self) -> bool {
+        let told = self.tally.failed == self.deaths.len() as u64;
+        told && !self.deaths.is_empty() && self.deaths.iter().all(|death| *death)
+    }
+
     fn end_line(&mut self) {
         let line = String::from_utf8_lossy(&self.line);
+        if line.starts_with("---- ") && line.ends_with(" stdout ----") {
+            self.deaths.push(false);
+        } else if let Some(death) = self.deaths.last_mut() {
+            *death |= fault::in_guest(&line).is_some();
+        }
         if let Some(tally) = tally_of(&line) {
             self.tally += tally;
             self.results += 1;
@@ -106,6 +121,25 @@ mod tests {
                 ignored: 0
             })
         );
+    }
+
+    #[test]
+    fn failures_are_of_dead_guests_if_all_of_them_are() {
+        let of = |text: &str| {
+            let mut counter = Counter::default();
+            counter.take(text.as_bytes());
+            counter.is_of_dead_guests()
+        };
+        let death = "---- a stdout ----\nvmm: the guest crashed: vCPU 0 at 0x1000000: KVM internal error 1\n";
+        let other = "---- b stdout ----\nassertion failed\n";
+        let end = |failed| format!("test result: FAILED. 1 passed; {failed} failed; 0 ignored; 0 measured\n");
+        assert!(of(&format!("{death}{}", end(1))));
+        assert!(!of(&format!("{other}{}", end(1))));
+        assert!(!of(&format!("{death}{other}{}", end(2))), "one is not");
+        assert!(!of(&format!("{death}{}", end(2))), "one is not described");
+        assert!(!of(
+            "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured\n"
+        ));
     }
 
     #[test]

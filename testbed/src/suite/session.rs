@@ -10,7 +10,7 @@ use crate::suite::build::Binary;
 use crate::suite::libtest::Counter;
 use crate::suite::table::Row;
 use crate::suite::words::Wish;
-use crate::{L1Error, Progress, Testbed};
+use crate::{Fault, L1Error, Progress, Testbed};
 
 /// A series of test binaries and the server they run in at the moment.
 #[derive(Debug)]
@@ -60,6 +60,14 @@ impl<'a> Session<'a> {
         loop {
             let mut counter = Counter::default();
             let error = match self.attempt(binary, wish, &mut counter) {
+                Ok(_) if counter.is_of_dead_guests() && row.reruns.len() < MOST_RERUNS => {
+                    let fault = Fault::GuestDeath;
+                    self.running = None;
+                    self.progress
+                        .say(format!("running {} again: {fault}", binary.name));
+                    row.reruns.push(fault);
+                    continue;
+                }
                 Ok(status) => {
                     let tally = counter.finish(status == 0);
                     if tally.failed > 0 {
