@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,21 +19,15 @@ type Talked<T> = Result<T, ConsoleError>;
 /// to, if it is over.
 type Pumped<T> = (Result<Option<i32>, L1Error>, Vec<u8>, Option<Talked<T>>);
 
-/// Runs the reference VMM with `arguments` in the host and lets `talk` talk to its guest until the guest is off.
+/// Runs the reference VMM by `command` in the host and lets `talk` talk to its guest until the guest is off.
 /// The VMM has then ended with success; the exits of each vCPU are those that it reports (`--json`).
 pub(crate) fn run<T: Send>(
     l1: &mut L1,
-    vmm: &Path,
-    arguments: &[&str],
+    command: &[&str],
     copies: Vec<Box<dyn Write + Send>>,
     talk: impl FnOnce(&mut Console) -> Talked<T> + Send,
 ) -> Result<(T, Vec<u64>), DemoError> {
-    let vmm = vmm.to_string_lossy();
-    let words = ON_ONE_CPU
-        .into_iter()
-        .chain([&*vmm])
-        .chain(arguments.iter().copied());
-    let job = Job::new(words).folder("/").guard(GUARD).with_input();
+    let job = Job::new(command).folder("/").guard(GUARD).with_input();
     let streams = |source| L1Error::io("the console's streams", source);
     let mut running = l1.start(&job)?;
     let (near, far) = UnixStream::pair().map_err(streams)?;
@@ -155,9 +148,6 @@ done
 exec dd if="/dev/${controller}n1" of=/dev/null bs=1M count=16 status=none
 "#;
 
-/// The threads of the VMM run on one CPU of the emulated host, both vCPUs with them: what the guest's kernel writes over its own
-/// code is then written and executed by one thread of the emulator, which keeps no stale translation of it (`stale.rs`).
-const ON_ONE_CPU: [&str; 3] = ["taskset", "-c", "1"];
 /// A logical server that runs longer than this does not do what the demo asks of it.
 const GUARD: Duration = Duration::from_secs(900);
 
