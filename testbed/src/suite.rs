@@ -29,6 +29,8 @@ pub struct Suite {
     pub target: Option<String>,
     /// How long one test binary may take.
     pub guard: Duration,
+    /// Whether tier 1 runs in the emulated server too where it can run on this machine.
+    pub emulated: bool,
     /// Whether a tier that cannot run is a failure.
     pub strict: bool,
 }
@@ -49,13 +51,19 @@ impl Suite {
         let kept = |tier: u8, name: &str| {
             self.wants(tier) && self.target.as_ref().is_none_or(|part| name.contains(part))
         };
-        let built = build::build(kept, progress)?;
+        let mut built = build::build(kept, progress)?;
         for what in &built.failures {
             table.refuse("did not build", what, true);
         }
-        self.run_tier_1_here(&built, &mut table, progress);
         if built.binaries.is_empty() {
             progress.say("no test targets of tiers 1 and 2 to run");
+            return Ok(table);
+        }
+        let ran_here = self.run_tier_1_here(&built, &mut table, progress);
+        if ran_here && !self.emulated {
+            built.binaries.retain(|binary| binary.tier != 1);
+        }
+        if built.binaries.is_empty() {
             return Ok(table);
         }
         match Testbed::ready(progress) {
@@ -69,9 +77,10 @@ impl Suite {
         self.tiers.is_empty() || self.tiers.contains(&tier)
     }
 
-    fn run_tier_1_here(&self, built: &Built, table: &mut Table, progress: Progress) {
+    /// Whether it could.
+    fn run_tier_1_here(&self, built: &Built, table: &mut Table, progress: Progress) -> bool {
         if !self.wants(1) {
-            return;
+            return false;
         }
         let kvm = std::fs::OpenOptions::new()
             .read(true)
@@ -79,13 +88,14 @@ impl Suite {
             .open("/dev/kvm");
         if let Err(error) = kvm {
             progress.say(format!(
-                "tier 1 does not run on this machine itself: /dev/kvm: {error}"
+                "tier 1 runs in the emulated server, not on this machine itself: /dev/kvm: {error}"
             ));
-            return;
+            return false;
         }
         for binary in built.binaries.iter().filter(|binary| binary.tier == 1) {
             table.add(native::binary(self, binary, built));
         }
+        true
     }
 
     /// The arguments for a test binary.

@@ -189,6 +189,7 @@ fn session(manner: Manner, scripts: &[&str]) -> (Vec<Row>, usize) {
         filter: None,
         tiers: Vec::new(),
         target: None,
+        emulated: true,
         guard: Duration::from_secs(2),
         strict: true,
     };
@@ -234,6 +235,18 @@ fn a_binary_that_fails_is_not_run_again_and_the_next_one_gets_a_fresh_server() {
 #[test]
 fn a_binary_that_hangs_is_a_failure_and_not_run_again() {
     let (rows, boots) = session(Manner::Good, &["sleep 600"]);
+    assert_eq!((rows[0].tally.failed, rows[0].reruns.len(), boots), (1, 0, 1));
+}
+
+#[test]
+fn the_death_of_a_guest_is_run_again_in_a_fresh_server_and_a_failure_beside_it_is_not() {
+    let death = "echo '---- a stdout ----'; echo 'vmm: the guest crashed: vCPU 0 at 0xfff0: triple fault'";
+    let end =
+        "echo 'test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out'; exit 101";
+    let (rows, boots) = session(Manner::Good, &[&format!("{death}; {end}")]);
+    assert_eq!((rows[0].tally.failed, boots), (1, 3), "the third time counts");
+    assert_eq!(rows[0].reruns, [Fault::GuestDeath; 2]);
+    let (rows, boots) = session(Manner::Good, &[&format!("echo '---- a stdout ----'; {end}")]);
     assert_eq!((rows[0].tally.failed, rows[0].reruns.len(), boots), (1, 0, 1));
 }
 

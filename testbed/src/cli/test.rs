@@ -19,6 +19,9 @@ pub(crate) struct Test {
     /// Only test targets of tiers 1 and 2 whose name contains this
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
+    /// Run tier 1 in the emulated server too where this machine's own /dev/kvm can run it
+    #[arg(long)]
+    emulated: bool,
     /// Ends a test binary that takes longer
     #[arg(long, default_value_t = 420)]
     guard_seconds: u64,
@@ -30,6 +33,7 @@ impl Test {
             filter: self.filter,
             tiers: self.tier,
             target: self.target,
+            emulated: self.emulated,
             guard: Duration::from_secs(self.guard_seconds),
             strict: std::env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false"),
         };
