@@ -80,12 +80,12 @@ fn ends_well(mut server: Server) {
 }
 
 #[test]
-fn a_device_comes_and_goes_fifty_times_and_nothing_stays() {
+fn a_device_comes_and_goes_again_and_again_and_nothing_stays() {
     let vmm = Vmm::new();
     let _engine = Engine::start(&vmm);
     let mut server = start(&vmm, "a");
     let mut first: Option<Holdings> = None;
-    for cycle in 0..50 {
+    for cycle in 0..cycles() {
         match cycle % 2 {
             // Asked first, or let go of first.
             0 => {
@@ -262,6 +262,14 @@ fn a_killed_server_leaves_a_socket_that_heal_removes() {
     assert_eq!(vmm.ask(["heal"]).status, Some(0));
     assert!(!socket.exists() && vmm.state().join("b.control").exists());
     ends_well(running);
+}
+
+/// Fifty; in the emulated server, where a guest that polls goes astray within minutes (decision 0020), as many as end before.
+fn cycles() -> usize {
+    match std::env::var_os("PELLUCID_TESTBED") {
+        Some(_) => 4,
+        None => 50,
+    }
 }
 
 const DEVICE: &str = "0000:01:00.0";
