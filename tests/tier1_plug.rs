@@ -210,9 +210,12 @@ fn what_is_no_request_is_refused_and_holds_up_nobody() {
     let many = says(b"\n");
     assert!(many.contains("too many requests"), "{many}");
     has_it(&mut server);
-    for stream in &mut silent {
-        assert_eq!(stream.read(&mut [0; 8]).unwrap_or(0), 0);
-    }
+    // One may have come while a request before it still had its place, and was refused.
+    let reads = silent.iter_mut().map(|stream| stream.read(&mut [0; 8]));
+    let lost = reads
+        .filter(|read| read.as_ref().map_or(true, |count| *count == 0))
+        .count();
+    assert!(lost >= 7, "{lost} of 8");
     assert!(begun.elapsed() > Duration::from_secs(4), "they had their time");
     vmm.ask(["plug", "a", DEVICE]).refuses(&["in the guest already"]);
     ends_well(server);
