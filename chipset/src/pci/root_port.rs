@@ -69,7 +69,7 @@ impl RootPort {
     /// The hot-plug slot as it is now; `None` if it has none.
     #[must_use]
     pub fn slot(&self) -> Option<SlotState> {
-        self.slot.as_ref().map(|_| Slot::state(&self.space))
+        self.slot.as_ref().map(|_| SlotState::of(&self.space))
     }
 
     /// Presses the hot-plug slot's attention button: an operating system that listens switches the slot off (or on), or does not

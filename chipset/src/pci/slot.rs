@@ -41,7 +41,7 @@ impl SlotState {
         !self.powered && self.indicator == Indicator::Off
     }
 
-    fn of(space: &Space) -> Self {
+    pub(crate) fn of(space: &Space) -> Self {
         let slot = space.load(SLOT);
         Self {
             occupied: slot & OCCUPIED != 0,
@@ -85,11 +85,7 @@ impl Slot {
 
     /// Takes a guest's write to any of the port's registers.
     pub(crate) fn write(&self, space: &Space, offset: u16, data: &[u8]) -> Option<Change> {
-        let mut condition = self.lock();
-        let change = space.write(offset, data)?;
-        let due = settle(&mut condition, space);
-        drop(condition);
-        self.send(due);
+        let change = self.change(space, || space.write(offset, data))?;
         let switches = POWER_OFF | POWER_INDICATOR;
         if change.register == SLOT && (change.before ^ change.after) & switches != 0 {
             (self.switched)(SlotState::of(space));
@@ -99,19 +95,16 @@ impl Slot {
 
     /// Presses the attention button.
     pub(crate) fn press(&self, space: &Space) {
-        self.change(space, |slot| slot | BUTTON_PRESSED);
+        self.change(space, || space.modify(SLOT, |slot| slot | BUTTON_PRESSED));
     }
 
     /// Takes the adapter out or puts one in. Nothing happens to a slot that is so already.
     pub(crate) fn occupy(&self, space: &Space, occupied: bool) {
-        self.change(space, |slot| match (slot & OCCUPIED != 0) == occupied {
+        let next = |slot| match (slot & OCCUPIED != 0) == occupied {
             true => slot,
             false => (slot ^ OCCUPIED) | PRESENCE_CHANGED,
-        });
-    }
-
-    pub(crate) fn state(space: &Space) -> SlotState {
-        SlotState::of(space)
+        };
+        self.change(space, || space.modify(SLOT, next));
     }
 
     /// Whether configuration requests cross the link.
@@ -119,18 +112,16 @@ impl Slot {
         space.load(LINK) & ACTIVE != 0
     }
 
-    fn change(&self, space: &Space, next: impl Fn(u32) -> u32) {
+    /// Makes a change of the registers under the lock, then sends the message that it makes due.
+    fn change<T>(&self, space: &Space, change: impl FnOnce() -> T) -> T {
         let mut condition = self.lock();
-        space.modify(SLOT, next);
+        let changed = change();
         let due = settle(&mut condition, space);
         drop(condition);
-        self.send(due);
-    }
-
-    fn send(&self, due: Option<MsiMessage>) {
         if let Some(message) = due {
             (self.message)(message);
         }
+        changed
     }
 
     fn lock(&self) -> MutexGuard<'_, bool> {
