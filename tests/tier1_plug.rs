@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::holdings::{Holdings, settled};
+use support::plug::does;
 use support::{Answer, Server, Vmm, eventually, tiny};
 
 /// The example, serving one client after another; killed when dropped.
@@ -65,12 +66,6 @@ fn has_it_not(server: &mut Server) {
 fn switches(server: &mut Server, letter: &str) {
     server.types(letter);
     server.says(letter);
-}
-
-#[track_caller]
-fn does(vmm: &Vmm, words: &[&str]) {
-    let answer = vmm.ask(words);
-    assert_eq!((answer.status, answer.err.as_str()), (Some(0), ""), "{words:?}");
 }
 
 #[track_caller]
