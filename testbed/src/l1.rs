@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::stale::{self, Watch};
+use crate::stale::Watch;
 use crate::{L1Error, Machine, Testbed};
 use channel::Channels;
 use ending::Answer;
@@ -158,16 +158,6 @@ impl L1 {
     /// It does not answer.
     pub fn monitor(&self) -> Result<Monitor, L1Error> {
         Monitor::connect(&self.folder.join("monitor"))
-    }
-
-    /// Has the emulator forget what it translated of the machine's code, as is done by itself when the machine is silent for long.
-    /// Nothing in the machine can see it.
-    ///
-    /// # Errors
-    /// The emulator's debugger does not answer, or the machine sleeps too deeply to make the one step that it takes.
-    pub fn retranslate(&self) -> Result<(), L1Error> {
-        let path = self.folder.join("debugger");
-        stale::retranslate(&path).map_err(|source| L1Error::io(path, source))
     }
 
     /// Lets the machine write back its disks, powers it off and waits for the end.

@@ -119,7 +119,7 @@ impl Patience {
 ///
 /// # Errors
 /// No debugger listens there, or it does not answer as QEMU's does; the machine then goes on as it was.
-pub(crate) fn retranslate(socket: &Path) -> io::Result<()> {
+fn retranslate(socket: &Path) -> io::Result<()> {
     let mut debugger = Debugger(UnixStream::connect(socket)?);
     let stepped = debugger.step();
     let left = debugger.leave();

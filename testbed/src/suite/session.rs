@@ -61,11 +61,7 @@ impl<'a> Session<'a> {
             let mut counter = Counter::default();
             let error = match self.attempt(binary, wish, &mut counter) {
                 Ok(_) if counter.is_of_dead_guests() && row.reruns.len() < MOST_RERUNS => {
-                    let fault = Fault::GuestDeath;
-                    self.running = None;
-                    self.progress
-                        .say(format!("running {} again: {fault}", binary.name));
-                    row.reruns.push(fault);
+                    self.runs_again(binary, &mut row, Fault::GuestDeath);
                     continue;
                 }
                 Ok(status) => {
@@ -82,11 +78,7 @@ impl<'a> Session<'a> {
             self.progress
                 .say(format!("last on its console:\n{}", error.console_tail()));
             match error.fault() {
-                Some(fault) if row.reruns.len() < MOST_RERUNS => {
-                    self.progress
-                        .say(format!("running {} again: {fault}", binary.name));
-                    row.reruns.push(fault);
-                }
+                Some(fault) if row.reruns.len() < MOST_RERUNS => self.runs_again(binary, &mut row, fault),
                 fault => {
                     let kind = if fault.is_some() {
                         "the emulator failed three times"
@@ -97,6 +89,14 @@ impl<'a> Session<'a> {
                 }
             }
         }
+    }
+
+    /// Says and counts that `binary` is run once more, which it is in a new server.
+    fn runs_again(&mut self, binary: &Binary, row: &mut Row, fault: Fault) {
+        self.running = None;
+        self.progress
+            .say(format!("running {} again: {fault}", binary.name));
+        row.reruns.push(fault);
     }
 
     fn attempt(&mut self, binary: &Binary, wish: Wish, counter: &mut Counter) -> Result<i32, L1Error> {
