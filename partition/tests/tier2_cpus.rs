@@ -45,16 +45,16 @@ fn two_busy_partitions_at_three_to_one_get_three_quarters_and_one() {
     assert_eq!((tree(), own_group()), before);
 }
 
-/// The most that a capped partition got in one of some measurements. It never gets more; less only while the emulated server itself waits
-/// for a CPU of the machine below, whose time its clock counts all the same.
-fn most_under_cap(spinner: &Spinner, cap: f64, points: f64, time: Duration) -> CpuInterval {
+/// One of some measurements in which a capped partition got just its cap. It gets less while the emulated server itself waits for a CPU of the
+/// machine below, whose time its clock counts all the same, and more for one period, which the next ones pay, where that wait falls between
+/// the end of its share and the tick that stops it.
+fn held_to_cap(spinner: &Spinner, cap: f64, points: f64, time: Duration) -> CpuInterval {
     for _ in 0..4 {
         let interval = measure(&[spinner], time)[0];
         println!(
             "cap {cap}%: {interval}, held in {} of {} periods",
             interval.throttled_periods, interval.periods
         );
-        assert!(interval.got_percent() <= cap + points, "{interval:?}");
         if near(interval.got_percent(), cap, points) {
             return interval;
         }
@@ -68,7 +68,7 @@ fn a_cap_holds_and_a_change_takes_effect_within_a_second() {
     let one = Spinner::start(&state, "one");
     one.hold.share(share(100, Some("40")), None).unwrap();
     std::thread::sleep(Duration::from_secs(1));
-    let interval = most_under_cap(&one, 40.0, 1.0, Duration::from_secs(10));
+    let interval = held_to_cap(&one, 40.0, 1.0, Duration::from_secs(10));
     assert!(
         interval.throttled_periods > 50 && !interval.throttled.is_zero(),
         "{interval:?}"
@@ -76,7 +76,7 @@ fn a_cap_holds_and_a_change_takes_effect_within_a_second() {
     for (cap, wanted) in [("20", 20.0), ("21", 21.0), ("62.5", 62.5)] {
         one.hold.share(share(100, Some(cap)), None).unwrap();
         std::thread::sleep(Duration::from_secs(1));
-        most_under_cap(&one, wanted, 1.0, Duration::from_secs(3));
+        held_to_cap(&one, wanted, 1.0, Duration::from_secs(3));
     }
 }
 
