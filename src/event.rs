@@ -30,10 +30,12 @@ pub enum ServerEvent {
     },
     /// A lent device had more corrected errors than its policy is silent about.
     DeviceCorrected {
-        /// Its address on the host.
+        /// Its address on the host; in the guest, if another process serves it.
         device: Bdf,
-        /// How many since the server started.
+        /// How many since the server started, or since devices were last plugged or unplugged.
         corrected: u64,
+        /// How many of them since that was last told, or within the time that the policy has set.
+        recent: u64,
     },
     /// The IOMMU blocked what a lent device wanted to do: its guest is hostile or mistaken, or the device is broken.
     DeviceBlocked {
@@ -82,7 +84,15 @@ impl ServerEvent {
                 device,
                 reaction: policy.on_error,
             },
-            DeviceEvent::Corrected { device, corrected } => Self::DeviceCorrected { device, corrected },
+            DeviceEvent::Corrected {
+                device,
+                corrected,
+                recent,
+            } => Self::DeviceCorrected {
+                device,
+                corrected,
+                recent,
+            },
             DeviceEvent::Blocked { fault } => Self::DeviceBlocked { fault },
         }
     }

@@ -15,7 +15,7 @@ use crate::error::{LendError, PlugError, UnplugError};
 use crate::event::ServerEvent;
 use crate::policy::DevicePolicy;
 use crate::server::EventSink;
-use crate::spec::{DeviceSource, DeviceSpec};
+use crate::spec::DeviceSpec;
 use crate::taken::Taken;
 use crate::tree::{Bays, Tree};
 
@@ -230,14 +230,8 @@ fn watch<'g>(
     given: impl Iterator<Item = &'g Given>,
     events: &EventSink,
 ) -> Result<Option<ErrorWatch>, LendError> {
-    let watched = |given: &Given| {
-        let served = matches!(given.spec.from, DeviceSource::Served(_));
-        (!served).then(|| Watched {
-            device: given.device(),
-            corrected: given.spec.policy.corrected,
-        })
-    };
-    let watched: Vec<_> = given.filter_map(watched).collect();
+    let watched = |given: &Given| given.assigned.watched(given.spec.policy.corrected);
+    let watched: Vec<Watched> = given.map(watched).collect();
     if watched.is_empty() {
         return Ok(None);
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use pellucid_passthrough::{Blame, ErrorReport, Severity};
+use pellucid_passthrough::{Blame, ErrorReport, Severity, Threshold};
 
 /// What is done about a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,8 +27,8 @@ pub struct DevicePolicy {
     pub on_error: Reaction,
     /// The host wants it back.
     pub on_request: Reaction,
-    /// At how many corrected errors, and at each multiple, the owner is told; never if `None`.
-    pub corrected: Option<u64>,
+    /// At how many corrected errors the owner is told; never if `None`.
+    pub corrected: Option<Threshold>,
 }
 
 impl DevicePolicy {
@@ -37,7 +37,7 @@ impl DevicePolicy {
     #[must_use]
     pub fn reaction_to(&self, report: &ErrorReport) -> Reaction {
         match (report.source, report.severity) {
-            (Blame::Another, Severity::NonFatal) => Reaction::Report,
+            (Blame::Another(_), Severity::NonFatal) => Reaction::Report,
             _ => self.on_error,
         }
     }
@@ -83,6 +83,7 @@ mod tests {
             severity,
             source,
             kinds: std::collections::BTreeMap::new(),
+            header: None,
         }
     }
 
@@ -94,9 +95,9 @@ mod tests {
         };
         let about = |source, severity| policy.reaction_to(&report(source, severity));
         assert_eq!(about(Blame::Own, Severity::NonFatal), Reaction::Stop);
-        assert_eq!(about(Blame::Another, Severity::NonFatal), Reaction::Report);
+        assert_eq!(about(Blame::Another(None), Severity::NonFatal), Reaction::Report);
         assert_eq!(
-            about(Blame::Another, Severity::Fatal),
+            about(Blame::Another(None), Severity::Fatal),
             Reaction::Stop,
             "its link was reset too"
         );

@@ -62,8 +62,8 @@ fn an_error_pauses_the_guest_whose_device_may_have_had_it_and_no_other() {
     // The card does, and has counted none: its policy would stop its guest, and does not.
     monitor.injects(&ports[1], "COMP_TIME");
     other.reports(&format!(
-        "device {}: a non-fatal error of its port or of another function below that; policy: report",
-        card.at
+        "device {}: a non-fatal error of {}; policy: report",
+        card.at, ports[1]
     ));
     card.reaches_by(&mut other, &card.at, "10.0.2.15");
     other.types("poweroff -f\n");

@@ -1,12 +1,14 @@
 //! The command line: a contract, so every option here is described in the README.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use pellucid::partition::{
     Bdf, Cap, CpuRequest, CpuShare, NodeRequest, PageSize, PartitionSpec, Siblings, SpecError, Weight,
 };
-use pellucid::passthrough::{VfError, VfSettings};
+use pellucid::passthrough::{Threshold, VfError, VfSettings};
 use pellucid::{CpuPolicy, DeviceSource, DeviceSpec, Reaction, ServerSpec, Source, VirtualFunction};
 
 /// The reference VMM of Pellucid: runs an ordinary server disk as a logical server on lent hardware.
@@ -106,7 +108,7 @@ pub(crate) struct RunArguments {
     source: SourceArguments,
     /// PCI function to lend, at its own address or at another; repeatable. Options after commas: at=BDF, force although the host uses it,
     /// hotplug to unplug and plug it while the guest runs, on-error=REACTION to an uncorrectable error, on-request=REACTION when the host wants it back (report, pause, stop, unplug),
-    /// corrected=COUNT of corrected errors that are told; vf=N lends a virtual function of it instead, with vfs=COUNT of them made if it
+    /// corrected=COUNT[/SECONDS] of corrected errors that are told; vf=N lends a virtual function of it instead, with vfs=COUNT of them made if it
     /// has none, mac=ADDRESS and vlan=ID given to this one
     #[arg(long = "device", value_name = "BDF|unix:SOCKET[,OPTION]...", value_parser = parse_device)]
     devices: Vec<DeviceSpec>,
@@ -320,15 +322,29 @@ fn apply(device: &mut DeviceSpec, word: &str) -> Result<bool, String> {
         }
         Some(("on-error", word)) => device.policy.on_error = reaction(word)?,
         Some(("on-request", word)) => device.policy.on_request = reaction(word)?,
-        Some(("corrected", count)) => device.policy.corrected = Some(parse_count(count)?),
+        Some(("corrected", text)) => device.policy.corrected = Some(parse_threshold(text)?),
         _ => return Ok(false),
     }
     Ok(true)
 }
 
-fn parse_count(text: &str) -> Result<u64, String> {
-    let count = text.parse().ok().filter(|count| *count > 0);
-    count.ok_or_else(|| format!("{text:?} is no count of errors, 1 or more"))
+fn parse_threshold(text: &str) -> Result<Threshold, String> {
+    let (count, seconds) = match text.split_once('/') {
+        Some((count, seconds)) => (count, Some(seconds)),
+        None => (text, None),
+    };
+    let number = |text: &str| text.parse::<NonZeroU64>().ok();
+    match (number(count), seconds.map(number)) {
+        (Some(count), seconds @ (None | Some(Some(_)))) => {
+            let within = seconds
+                .flatten()
+                .map(|seconds| Duration::from_secs(seconds.get()));
+            Ok(Threshold { count, within })
+        }
+        _ => Err(format!(
+            "{text:?} is no count of errors, nor one within seconds, as 100 and 100/3600 are"
+        )),
+    }
 }
 
 /// The options of a virtual function of `card`; none of them, and it is the card itself that is meant.
@@ -368,7 +384,7 @@ fn virtual_function(card: Bdf, words: &[&str]) -> Result<Option<VirtualFunction>
     }
 }
 
-const OPTIONS: &str = "the options of a device are at=BDF, force, hotplug, on-error=REACTION, on-request=REACTION, corrected=COUNT, and of a virtual function of it vf=NUMBER, vfs=COUNT, mac=ADDRESS and vlan=ID, each once";
+const OPTIONS: &str = "the options of a device are at=BDF, force, hotplug, on-error=REACTION, on-request=REACTION, corrected=COUNT[/SECONDS], and of a virtual function of it vf=NUMBER, vfs=COUNT, mac=ADDRESS and vlan=ID, each once";
 
 #[cfg(test)]
 mod tests {
@@ -396,18 +412,39 @@ mod tests {
     }
 
     #[test]
-    fn devices_and_sizes_are_read_as_people_write_them() {
-        let device = parse_device("01:00.0,at=0000:02:00.0").unwrap();
-        assert_eq!(device.at.unwrap().to_string(), "0000:02:00.0");
-        assert!(!device.force);
-        assert_eq!(device.policy, pellucid::DevicePolicy::default());
+    fn a_policy_is_read_word_by_word() {
         let device = parse_device("01:00.0,on-error=unplug,on-request=stop,corrected=100").unwrap();
         let policy = device.policy;
         assert_eq!(
             (policy.on_error, policy.on_request),
             (Reaction::Unplug, Reaction::Stop)
         );
-        assert_eq!((device.at, policy.corrected), (None, Some(100)));
+        let threshold = |count, seconds: Option<u64>| Threshold {
+            count: NonZeroU64::new(count).unwrap(),
+            within: seconds.map(Duration::from_secs),
+        };
+        assert_eq!((device.at, policy.corrected), (None, Some(threshold(100, None))));
+        let within = parse_device("01:00.0,corrected=20/60").unwrap().policy.corrected;
+        assert_eq!(within, Some(threshold(20, Some(60))));
+        for wrong in [
+            "on-error=kill",
+            "on-error",
+            "corrected=0",
+            "corrected=-1",
+            "corrected=9/0",
+            "corrected=9/",
+            "corrected=/60",
+        ] {
+            assert!(parse_device(&format!("01:00.0,{wrong}")).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn devices_and_sizes_are_read_as_people_write_them() {
+        let device = parse_device("01:00.0,at=0000:02:00.0").unwrap();
+        assert_eq!(device.at.unwrap().to_string(), "0000:02:00.0");
+        assert!(!device.force);
+        assert_eq!(device.policy, pellucid::DevicePolicy::default());
         for forced in ["01:00.0,force,at=02:00.0", "01:00.0,at=02:00.0,force"] {
             let device = parse_device(forced).unwrap();
             assert!(device.force && device.at == "02:00.0".parse().ok(), "{forced}");
@@ -443,16 +480,6 @@ mod tests {
             .iter()
             .all(|text| parse_device(text).is_err())
         );
-        for wrong in [
-            "on=0000:02:00.0",
-            "on-error=kill",
-            "on-error",
-            "corrected=0",
-            "corrected=-1",
-            "",
-        ] {
-            assert!(parse_device(&format!("01:00.0,{wrong}")).is_err(), "{wrong}");
-        }
         assert_eq!(parse_size("512M"), Ok(512 << 20));
         assert_eq!(parse_size("1GiB"), Ok(1 << 30));
         assert!(

@@ -271,8 +271,12 @@ fn end_of(event: &ServerEvent) -> Option<End> {
             eprintln!("vmm: device {device}: {report}; policy: {reaction}\r");
             None
         }
-        ServerEvent::DeviceCorrected { device, corrected } => {
-            eprintln!("vmm: device {device}: {corrected} corrected errors since the start\r");
+        ServerEvent::DeviceCorrected {
+            device,
+            corrected,
+            recent,
+        } => {
+            eprintln!("vmm: device {device}: {recent} corrected errors, {corrected} in all\r");
             None
         }
         ServerEvent::DeviceReset { report } => {

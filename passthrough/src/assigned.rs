@@ -8,6 +8,7 @@ use crate::bound::{Bound, Released};
 use crate::dma::MappedMemory;
 use crate::endpoint::Endpoint;
 use crate::error::{AssignError, ReleaseError};
+use crate::error_watch::{Threshold, Watched};
 use crate::guest::{Guest, View};
 use crate::inventory::Function;
 use crate::reset::quiesce;
@@ -88,6 +89,16 @@ impl Assigned {
     #[must_use]
     pub fn vectors_in_use(&self) -> usize {
         self.endpoint.vectors_in_use()
+    }
+
+    /// What an [`ErrorWatch`](crate::ErrorWatch) needs of it.
+    #[must_use]
+    pub fn watched(&self, corrected: Option<Threshold>) -> Watched {
+        Watched {
+            device: self.bdf(),
+            transport: self.endpoint.transport(),
+            corrected,
+        }
     }
 
     /// Takes the function from the guest, stops and resets it, proves that it is well, and gives it back to its driver.

@@ -89,6 +89,11 @@ impl Endpoint {
         self.lock().table.hidden().to_vec()
     }
 
+    /// What is behind it.
+    pub(crate) fn transport(&self) -> Arc<dyn Transport> {
+        Arc::clone(&self.transport)
+    }
+
     /// Interrupt vectors that the host gives it now.
     #[must_use]
     pub fn vectors_in_use(&self) -> usize {

@@ -1,27 +1,35 @@
-//! Errors of lent functions that no eventfd tells: DMA that the IOMMU blocked, and corrected errors, which the kernel only counts.
+//! Errors of lent functions that no eventfd tells: DMA that the IOMMU blocked, and corrected errors, which are only counted.
 //! One thread for all functions of a partition.
 
+mod corrected;
+
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use pellucid_partition::Bdf;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use self::corrected::Counted;
+pub use self::corrected::Threshold;
+use crate::aer::FUNCTIONS;
 use crate::dma_fault::KernelLog;
 use crate::events::{DeviceEvent, EventSink};
-use crate::inventory::ErrorCounts;
 use crate::sys::borrow;
+use crate::transport::Transport;
 
 /// A function to be watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Watched {
-    /// Its address on the host.
+    /// Its address on the host; in the guest, if another process serves it.
     pub device: Bdf,
-    /// At how many corrected errors its owner is told, and again at each multiple; never if `None`.
-    pub corrected: Option<u64>,
+    /// Where its error registers are.
+    pub transport: Arc<dyn Transport>,
+    /// At how many corrected errors its owner is told; never if `None`.
+    pub corrected: Option<Threshold>,
 }
 
 /// Watches until dropped.
@@ -34,24 +42,35 @@ pub struct ErrorWatch {
 impl ErrorWatch {
     /// Tells `sink` what happens to `devices` from now on, on a thread of its own.
     ///
-    /// Blocked DMA is only seen where the kernel's log can be read; where not, corrected errors still are.
+    /// Blocked DMA is only seen where the kernel's log can be read; where not, corrected errors still are. Those are counted by the kernel, or,
+    /// where it does not count, once a second by the function's registers, which say of each kind of error only that there was one.
     ///
     /// # Errors
     /// There is no eventfd or no thread left.
     pub fn start(devices: &[Watched], sink: EventSink) -> io::Result<ErrorWatch> {
-        let log = KernelLog::open();
-        if let Err(error) = &log {
-            tracing::warn!(%error, "/dev/kmsg cannot be read: blocked DMA will not be reported; it is blocked all the same");
-        }
-        let counted = devices
-            .iter()
-            .filter_map(|watched| Counted::begin(watched, Path::new(FUNCTIONS)));
         let mut watcher = Watcher {
-            devices: devices.iter().map(|watched| watched.device).collect(),
-            counted: counted.collect(),
-            log: log.ok(),
+            devices: Vec::new(),
+            counted: Vec::new(),
+            log: None,
             sink,
         };
+        for watched in devices {
+            // What another process serves is no function of the host, whatever has that address there.
+            let is_served = watched.transport.loss().is_some();
+            let functions = (!is_served).then(|| Path::new(FUNCTIONS));
+            watcher.counted.extend(Counted::begin(watched, functions));
+            if !is_served {
+                watcher.devices.push(watched.device);
+            }
+        }
+        if !watcher.devices.is_empty() {
+            match KernelLog::open() {
+                Ok(log) => watcher.log = Some(log),
+                Err(error) => {
+                    tracing::warn!(%error, "/dev/kmsg cannot be read: blocked DMA will not be reported; it is blocked all the same");
+                }
+            }
+        }
         let stop = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new()
@@ -117,52 +136,19 @@ impl Watcher {
             }
         }
         for counted in &mut self.counted {
-            if let Some(corrected) = counted.passed() {
+            if let Some((corrected, recent)) = counted.passed(Instant::now()) {
                 let device = counted.device;
-                tracing::warn!(%device, corrected, "corrected errors");
-                (self.sink)(DeviceEvent::Corrected { device, corrected });
+                tracing::warn!(%device, corrected, recent, "corrected errors");
+                (self.sink)(DeviceEvent::Corrected {
+                    device,
+                    corrected,
+                    recent,
+                });
             }
         }
     }
 }
 
-/// A function whose corrected errors are counted.
-struct Counted {
-    device: Bdf,
-    counters: PathBuf,
-    threshold: u64,
-    /// What was counted when the watch began.
-    begun: u64,
-    /// How many thresholds have been told of.
-    told: u64,
-}
-
-impl Counted {
-    fn begin(watched: &Watched, functions: &Path) -> Option<Counted> {
-        let threshold = watched.corrected.filter(|threshold| *threshold > 0)?;
-        let counters = functions.join(watched.device.to_string());
-        let begun = ErrorCounts::read(&counters)?.correctable.total;
-        Some(Counted {
-            device: watched.device,
-            counters,
-            threshold,
-            begun,
-            told: 0,
-        })
-    }
-
-    /// How many errors there were since the beginning, if that is past one more threshold.
-    fn passed(&mut self) -> Option<u64> {
-        let now = ErrorCounts::read(&self.counters)?.correctable.total;
-        let since = now.saturating_sub(self.begun);
-        let thresholds = since / self.threshold;
-        let passed = thresholds > self.told;
-        self.told = self.told.max(thresholds);
-        passed.then_some(since)
-    }
-}
-
-const FUNCTIONS: &str = "/sys/bus/pci/devices";
 /// How often corrected errors are looked at. They ask for a part to be replaced some day, not for haste.
 const INTERVAL: Timespec = Timespec {
     tv_sec: 1,
@@ -174,37 +160,42 @@ const STACK: usize = 256 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::script::Script;
+    use std::num::NonZeroU64;
+    use std::sync::{Mutex, mpsc};
 
     #[test]
-    fn corrected_errors_are_told_at_each_multiple_of_their_threshold() {
-        let root = tempfile::tempdir().unwrap();
-        let device = "0000:03:00.0".parse().unwrap();
-        let folder = root.path().join("0000:03:00.0");
-        std::fs::create_dir(&folder).unwrap();
-        let count = |total: u64| {
-            let text = format!("RxErr {total}\nBadTLP 0\nTOTAL_ERR_COR {total}\n");
-            std::fs::write(folder.join("aer_dev_correctable"), text).unwrap();
+    fn corrected_errors_of_a_served_function_are_told_by_its_own_registers() {
+        let (_theirs, script) = Script::new().served();
+        script.set(Script::CORRECTABLE, 1 << 6);
+        let script = Arc::new(script);
+        let device = "0000:00:03.0".parse().unwrap();
+        let watched = Watched {
+            device,
+            transport: Arc::clone(&script) as Arc<dyn Transport>,
+            corrected: Some(Threshold {
+                count: NonZeroU64::new(2).unwrap(),
+                within: None,
+            }),
         };
-        count(7);
-        let corrected = Some(10);
-        let mut counted = Counted::begin(&Watched { device, corrected }, root.path()).unwrap();
-        let mut after = |total| {
-            count(total);
-            counted.passed()
+        let (told, heard) = mpsc::channel();
+        let told = Mutex::new(told);
+        let sink: EventSink = Arc::new(move |event| told.lock().unwrap().send(event).unwrap());
+        let watch = ErrorWatch::start(&[watched], sink).unwrap();
+        assert_eq!(
+            script.register(Script::CORRECTABLE),
+            0,
+            "what was there is not told"
+        );
+        script.set(Script::CORRECTABLE, 1 | 1 << 7);
+        let (corrected, recent) = (2, 2);
+        let wanted = DeviceEvent::Corrected {
+            device,
+            corrected,
+            recent,
         };
-        assert_eq!(after(16), None, "nine since the beginning");
-        assert_eq!(after(17), Some(10));
-        assert_eq!(after(18), None, "told once");
-        assert_eq!(after(40), Some(33));
-        assert_eq!(after(3), None, "counters that began again");
-    }
-
-    #[test]
-    fn a_function_without_a_threshold_or_counters_is_not_counted() {
-        let root = tempfile::tempdir().unwrap();
-        let device = "0000:03:00.0".parse().unwrap();
-        for corrected in [None, Some(0), Some(1)] {
-            assert!(Counted::begin(&Watched { device, corrected }, root.path()).is_none());
-        }
+        assert_eq!(heard.recv(), Ok(wanted));
+        drop(watch);
+        assert!(heard.try_recv().is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -9,7 +10,7 @@ use pellucid_partition::Bdf;
 use rustix::event::{PollFd, PollFlags, poll};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use crate::aer::{self, ErrorReport, Reporter};
+use crate::aer::{ErrorReport, FUNCTIONS, Registers, Reporter};
 use crate::dma_fault::DmaFault;
 use crate::sys::borrow;
 use crate::transport::{IrqKind, Transport};
@@ -30,6 +31,8 @@ pub enum DeviceEvent {
         device: Bdf,
         /// How many since it is watched.
         corrected: u64,
+        /// How many of them since that was last told, or within the time that its owner has set.
+        recent: u64,
     },
     /// The IOMMU blocked what the device wanted to do.
     Blocked {
@@ -55,6 +58,7 @@ pub type EventSink = Arc<dyn Fn(DeviceEvent) + Send + Sync>;
 pub(crate) struct Listener {
     stop: Arc<EventFd>,
     transport: Arc<dyn Transport>,
+    registers: Option<Registers>,
     wired: Vec<IrqKind>,
     thread: Option<JoinHandle<()>>,
 }
@@ -69,13 +73,17 @@ impl Listener {
         let stop = Arc::new(EventFd::new(flags)?);
         let (error, request) = (EventFd::new(flags)?, EventFd::new(flags)?);
         let loss = transport.loss().transpose()?;
+        let registers = Registers::begin(transport.as_ref());
         // What another process serves is no function of the host, whatever has that address there.
-        let counted = loss.is_none().then_some(device);
-        let reporter = Reporter::begin(counted, transport.as_ref());
+        let function = loss
+            .is_none()
+            .then(|| Path::new(FUNCTIONS).join(device.to_string()));
+        let reporter = Reporter::begin(device, transport, registers.clone(), function);
         // It is whole before anything is wired, so that its drop unwires what was when a later step fails.
         let mut listener = Listener {
             stop: Arc::clone(&stop),
             transport: Arc::clone(transport),
+            registers,
             wired: Vec::new(),
             thread: None,
         };
@@ -109,7 +117,10 @@ impl Drop for Listener {
                 tracing::debug!(?kind, %error, "an event was not unwired");
             }
         }
-        aer::clear(self.transport.as_ref());
+        // The next user is not to be blamed for what this one leaves.
+        if let Some(registers) = &self.registers {
+            registers.clear(self.transport.as_ref());
+        }
         let stopped = self.stop.write(1).is_ok();
         // The last holder may be that thread itself, in the sink's hands.
         let other = |thread: &JoinHandle<()>| thread.thread().id() != thread::current().id();
@@ -175,151 +186,74 @@ const STACK: usize = 256 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::{IrqInfo, RegionIndex, RegionInfo};
-    use pellucid_partition::Mapping;
-    use std::fs::File;
+    use crate::aer::{Blame, Severity};
+    use crate::script::Script;
     use std::io::Write;
-    use std::os::fd::BorrowedFd;
-    use std::os::unix::net::UnixStream;
     use std::sync::Mutex;
     use std::sync::mpsc::channel;
 
-    /// A device of nothing but event interrupts; `refused` cannot be wired.
-    #[derive(Default)]
-    struct Host {
-        refused: Option<IrqKind>,
-        end: Option<UnixStream>,
-        wired: Mutex<Vec<(IrqKind, File)>>,
-        space: Mutex<Vec<u8>>,
-    }
-
-    impl Host {
-        fn signal(&self, wanted: IrqKind) {
-            let wired = self.wired.lock().unwrap();
-            let (_, event) = wired.iter().find(|(kind, _)| *kind == wanted).unwrap();
-            let mut event: &File = event;
-            event.write_all(&1_u64.to_ne_bytes()).unwrap();
-        }
-    }
-
-    impl Transport for Host {
-        fn region(&self, _: RegionIndex) -> Option<RegionInfo> {
-            let size = self.space.lock().unwrap().len() as u64;
-            Some(RegionInfo {
-                size,
-                ..RegionInfo::default()
-            })
-        }
-        fn read(&self, _: RegionIndex, offset: u64, data: &mut [u8]) -> io::Result<()> {
-            let at = offset as usize;
-            data.copy_from_slice(&self.space.lock().unwrap()[at..at + data.len()]);
-            Ok(())
-        }
-        fn write(&self, _: RegionIndex, offset: u64, data: &[u8]) -> io::Result<()> {
-            let (at, mut space) = (offset as usize, self.space.lock().unwrap());
-            for (old, new) in space[at..].iter_mut().zip(data) {
-                // Status registers are cleared by ones; that is all that this device has above 0x100.
-                *old = if at >= 0x100 { *old & !new } else { *new };
-            }
-            Ok(())
-        }
-        fn map(&self, _: RegionIndex, _: u64, _: usize) -> io::Result<Mapping> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-        fn resettable(&self) -> bool {
-            false
-        }
-        fn reset(&self) -> io::Result<()> {
-            Ok(())
-        }
-        fn irq(&self, kind: IrqKind) -> IrqInfo {
-            let count = u32::from(matches!(kind, IrqKind::Error | IrqKind::Request));
-            IrqInfo { count, fixed: false }
-        }
-        fn wire(&self, kind: IrqKind, _: u32, fds: &[Option<BorrowedFd<'_>>]) -> io::Result<()> {
-            if self.refused == Some(kind) {
-                return Err(io::Error::from_raw_os_error(libc::EBUSY));
-            }
-            let event = fds[0].unwrap().try_clone_to_owned().unwrap();
-            self.wired.lock().unwrap().push((kind, File::from(event)));
-            Ok(())
-        }
-        fn unmask_by(&self, _: IrqKind, _: BorrowedFd<'_>) -> io::Result<()> {
-            Ok(())
-        }
-        fn unwire(&self, kind: IrqKind) -> io::Result<()> {
-            self.wired.lock().unwrap().retain(|(wired, _)| *wired != kind);
-            Ok(())
-        }
-        fn loss(&self) -> Option<io::Result<OwnedFd>> {
-            Some(self.end.as_ref()?.try_clone().map(OwnedFd::from))
-        }
-    }
-
     fn started(
-        host: Host,
+        script: Script,
     ) -> (
-        Arc<Host>,
+        Arc<Script>,
         io::Result<Listener>,
         std::sync::mpsc::Receiver<DeviceEvent>,
     ) {
         let (told, heard) = channel();
         let told = Mutex::new(told);
-        let host = Arc::new(host);
-        let transport = Arc::clone(&host) as Arc<dyn Transport>;
+        let script = Arc::new(script);
+        let transport = Arc::clone(&script) as Arc<dyn Transport>;
         let sink: EventSink = Arc::new(move |event| told.lock().unwrap().send(event).unwrap());
         let listener = Listener::start("0000:01:00.0".parse().unwrap(), &transport, sink);
-        (host, listener, heard)
+        (script, listener, heard)
     }
 
     #[test]
     fn each_event_is_told_once_and_nothing_is_wired_afterwards() {
-        let (host, listener, heard) = started(Host::default());
+        let (script, listener, heard) = started(Script::new());
         let device = "0000:01:00.0".parse().unwrap();
-        host.signal(IrqKind::Request);
+        script.signal(IrqKind::Request);
         assert_eq!(heard.recv().unwrap(), DeviceEvent::Wanted { device });
-        host.signal(IrqKind::Error);
-        let report = ErrorReport::unknown();
-        assert_eq!(heard.recv().unwrap(), DeviceEvent::Error { device, report });
+        script.signal(IrqKind::Error);
+        let told = heard.recv().unwrap();
+        assert!(matches!(told, DeviceEvent::Error { device: of, .. } if of == device));
         drop(listener);
         assert!(heard.try_recv().is_err());
-        assert!(host.wired.lock().unwrap().is_empty());
+        assert!(!script.is_wired());
     }
 
     #[test]
     fn a_function_reports_every_error_and_none_of_an_earlier_user() {
-        let mut space = vec![0_u8; 0x140];
-        (space[0x06], space[0x34]) = (0x10, 0x40);
-        (space[0x40], space[0x48]) = (0x10, 0x10);
-        space[0x100..0x104].copy_from_slice(&0x0001_0001_u32.to_le_bytes());
-        (space[0x105], space[0x110]) = (0x40, 0x01);
-        let (host, listener, _heard) = started(Host {
-            space: Mutex::new(space),
-            ..Host::default()
-        });
-        let register = |at: usize| host.space.lock().unwrap()[at];
-        assert_eq!((register(0x105), register(0x110)), (0, 0), "stale status");
-        assert_eq!(register(0x48), 0x1f, "device control");
-        host.space.lock().unwrap()[0x105] = 0x40;
+        let (_theirs, script) = Script::new().served();
+        script.set(Script::UNCORRECTABLE, 1 << 14);
+        script.set(Script::CORRECTABLE, 1);
+        let (script, listener, heard) = started(script);
+        let status = || [Script::UNCORRECTABLE, Script::CORRECTABLE].map(|at| script.register(at));
+        assert_eq!(status(), [0, 0], "stale status");
+        assert_eq!(script.register(Script::DEVICE_CONTROL) & 0xffff, 0x1f);
+        script.set(Script::UNCORRECTABLE, 1 << 12);
+        script.signal(IrqKind::Error);
+        let Ok(DeviceEvent::Error { report, .. }) = heard.recv() else {
+            panic!("another event")
+        };
+        assert_eq!((report.source, report.severity), (Blame::Own, Severity::NonFatal));
+        assert_eq!(report.to_string(), "a non-fatal error of its own (TLP)");
+        script.set(Script::UNCORRECTABLE, 1 << 14);
         drop(listener);
-        assert_eq!(register(0x105), 0, "what this user leaves");
+        assert_eq!(status(), [0, 0], "what this user leaves");
     }
 
     #[test]
     fn a_loss_is_told_once_however_much_was_said_before_and_others_are_still_heard() {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let end = Some(ours);
-        let (host, listener, heard) = started(Host {
-            end,
-            ..Host::default()
-        });
+        let (mut theirs, script) = Script::new().served();
+        let (script, listener, heard) = started(script);
         let device = "0000:01:00.0".parse().unwrap();
         theirs.write_all(&[1; 16]).unwrap();
-        host.signal(IrqKind::Request);
+        script.signal(IrqKind::Request);
         assert_eq!(heard.recv().unwrap(), DeviceEvent::Wanted { device });
         drop(theirs);
         assert_eq!(heard.recv().unwrap(), DeviceEvent::Lost { device });
-        host.signal(IrqKind::Error);
+        script.signal(IrqKind::Error);
         let told = heard.recv().unwrap();
         assert!(matches!(told, DeviceEvent::Error { .. }));
         drop(listener);
@@ -328,15 +262,11 @@ mod tests {
 
     #[test]
     fn a_host_that_refuses_the_second_event_keeps_none() {
-        let refused = Some(IrqKind::Request);
-        let (host, listener, _heard) = started(Host {
-            refused,
-            ..Host::default()
-        });
+        let (script, listener, _heard) = started(Script::new().refusing(IrqKind::Request));
         assert_eq!(
             listener.err().and_then(|error| error.raw_os_error()),
             Some(libc::EBUSY)
         );
-        assert!(host.wired.lock().unwrap().is_empty());
+        assert!(!script.is_wired());
     }
 }

@@ -33,6 +33,8 @@ mod peers;
 mod placement;
 mod quarantine;
 mod reset;
+#[cfg(test)]
+mod script;
 mod space;
 mod sriov;
 mod standing;
@@ -65,7 +67,7 @@ pub use error::{
     AssignError, BindError, PlacementError, Refusal, ReleaseError, SetRefused, SriovError, SurveyError,
     TakeError, VfioUserError,
 };
-pub use error_watch::{ErrorWatch, Watched};
+pub use error_watch::{ErrorWatch, Threshold, Watched};
 pub use events::{DeviceEvent, EventSink};
 pub use guest::{Guest, View};
 pub use heal::PciHealer;
