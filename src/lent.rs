@@ -137,14 +137,12 @@ impl Lent {
         (populated, board): (&Populated, &Board),
         events: &EventSink,
     ) -> Result<(), PlugError> {
-        let Some(bus) = self.absent.get(&device).map(|absent| absent.at.bus()) else {
+        let bus = self.absent.get(&device).map(|absent| absent.at.bus());
+        let Some((bus, bay)) = bus.and_then(|bus| Some((bus, self.bays.get(&bus)?))) else {
             return Err(match self.given.iter().any(|given| given.device() == device) {
                 true => PlugError::InGuest { device },
                 false => PlugError::NotLent { device },
             });
-        };
-        let Some(bay) = self.bays.get(&bus) else {
-            unreachable!("only what has a slot is kept for it")
         };
         if !bay.is_off() {
             bay.awaits(device);

@@ -12,45 +12,49 @@ use crate::error_watch::{Threshold, Watched};
 use crate::guest::{Guest, View};
 use crate::inventory::Function;
 use crate::reset::quiesce;
+use crate::space::IoSpace;
 use crate::transport::Transport;
 
 /// Wired to a guest, which drives it from now on. Dropping it takes everything back, as [`Assigned::release`] does.
 #[must_use = "dropping it takes the device from the guest"]
 pub struct Assigned {
-    // Teardown order: what the guest reaches, the memory that the device reaches until it is stopped, and the device (reset, proved).
+    // Teardown order: what the guest has of it, and the device (reset, proved).
+    wiring: Wiring,
+    bound: Bound,
+}
+
+/// What a guest has of a function. Dropping it takes that away and stops the function.
+struct Wiring {
+    device: Bdf,
     endpoint: Arc<Endpoint>,
+    /// What the device reaches until it is stopped.
     memory: Option<Arc<MappedMemory>>,
-    bound: Option<Bound>,
-    function: Function,
+    transport: Arc<dyn Transport>,
+    space: Option<Arc<IoSpace>>,
 }
 
 impl Bound {
     /// Wires the function to `guest`: memory first, then interrupts and BARs, so that nothing is reachable half done.
     pub fn assign(self, guest: &Guest, view: View) -> Result<Assigned, AssignError> {
         let device = self.bdf();
-        let held = self.held().ok_or_else(|| AssignError::Device {
-            device,
-            act: "assigning it",
-            source: std::io::Error::from_raw_os_error(libc::ENODEV),
-        })?;
-        let memory = held.map(&guest.memory)?;
-        held.announce(guest)?;
+        let memory = self.held().map(&guest.memory)?;
+        self.held().announce(guest)?;
         let transport: Arc<dyn Transport> = Arc::clone(self.lease()) as _;
         let mut guest = guest.clone();
         guest.peers = guest
             .peers
             .or_else(|| self.space().map(|space| Arc::clone(space.peers())));
         let endpoint = Endpoint::wire(device, &transport, &guest, view)?;
-        if let Some(held) = self.held() {
-            held.rests(false);
-        }
+        self.held().rests(false);
         tracing::info!(%device, hidden = ?endpoint.hidden(), "assigned");
-        Ok(Assigned {
+        let wiring = Wiring {
+            device,
             endpoint: Arc::new(endpoint),
-            function: self.function().clone(),
-            bound: Some(self),
             memory: Some(memory),
-        })
+            transport,
+            space: self.space().cloned(),
+        };
+        Ok(Assigned { wiring, bound: self })
     }
 }
 
@@ -58,37 +62,37 @@ impl Assigned {
     /// The function as it was surveyed.
     #[must_use]
     pub fn function(&self) -> &Function {
-        &self.function
+        self.bound.function()
     }
 
     /// Its address on the host.
     #[must_use]
     pub fn bdf(&self) -> Bdf {
-        self.function.bdf
+        self.bound.bdf()
     }
 
     /// Its configuration space, for the guest's PCI bus.
     #[must_use]
     pub fn config(&self) -> Arc<dyn ConfigHandler> {
-        Arc::clone(&self.endpoint) as _
+        Arc::clone(&self.wiring.endpoint) as _
     }
 
     /// What the guest reaches of it.
     #[must_use]
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
+        &self.wiring.endpoint
     }
 
     /// Capabilities that the guest does not see, by name.
     #[must_use]
     pub fn hidden(&self) -> Vec<&'static str> {
-        self.endpoint.hidden()
+        self.wiring.endpoint.hidden()
     }
 
     /// Interrupt vectors that the host gives it now.
     #[must_use]
     pub fn vectors_in_use(&self) -> usize {
-        self.endpoint.vectors_in_use()
+        self.wiring.endpoint.vectors_in_use()
     }
 
     /// What an [`ErrorWatch`](crate::ErrorWatch) needs of it.
@@ -96,7 +100,7 @@ impl Assigned {
     pub fn watched(&self, corrected: Option<Threshold>) -> Watched {
         Watched {
             device: self.bdf(),
-            transport: self.endpoint.transport(),
+            transport: self.wiring.endpoint.transport(),
             corrected,
         }
     }
@@ -107,30 +111,22 @@ impl Assigned {
     }
 
     /// Takes the function from the guest and stops it. It stays open, and can be released with others ([`Bound::release_all`]).
-    pub fn unassign(mut self) -> Bound {
-        match self.unwire() {
-            Some(bound) => bound,
-            None => unreachable!("only this and `drop` take it, and both end the value"),
-        }
-    }
-
-    fn unwire(&mut self) -> Option<Bound> {
-        let bound = self.bound.take()?;
-        self.endpoint.end();
-        if let Err(error) = quiesce(bound.transport()) {
-            tracing::warn!(device = %bound.bdf(), error, "not stopped; its reset will be the next to try");
-        }
-        // Whatever it still does, it does not reach the guest's memory from here on.
-        self.memory = None;
-        if let Some(held) = bound.held() {
-            held.rests(true);
-        }
-        Some(bound)
+    pub fn unassign(self) -> Bound {
+        drop(self.wiring);
+        self.bound
     }
 }
 
-impl Drop for Assigned {
+impl Drop for Wiring {
     fn drop(&mut self) {
-        drop(self.unwire());
+        self.endpoint.end();
+        if let Err(error) = quiesce(self.transport.as_ref()) {
+            tracing::warn!(device = %self.device, error, "not stopped; its reset will be the next to try");
+        }
+        // Whatever it still does, it does not reach the guest's memory from here on.
+        self.memory = None;
+        if let Some(space) = &self.space {
+            space.groups().rests(self.device, true);
+        }
     }
 }

@@ -27,10 +27,9 @@ use crate::transport::Transport;
 /// ```
 #[must_use = "dropping it gives the function back to its driver"]
 pub struct Bound {
-    // Teardown order: the device, then what it was opened from.
+    // Teardown order: the device, which is open until the function is given back, then what it was opened from.
     lease: Arc<Lease>,
-    /// None once given back.
-    held: Option<Held>,
+    held: Held,
     function: Function,
     admission: Option<ResetReport>,
 }
@@ -65,7 +64,7 @@ impl Bound {
         let mut bound = Bound {
             lease: Arc::new(Lease::new(transport)),
             function: held.function().clone(),
-            held: Some(held),
+            held,
             admission: None,
         };
         let opened = |source: io::Error| match source.downcast::<VfioUserError>() {
@@ -104,7 +103,7 @@ impl Bound {
     /// The I/O address space that it is in; `None` for a function that another process serves.
     #[must_use]
     pub fn space(&self) -> Option<&Arc<IoSpace>> {
-        self.held.as_ref().and_then(Held::space)
+        self.held.space()
     }
 
     /// Its regions and interrupts.
@@ -124,9 +123,9 @@ impl Bound {
         &self.lease
     }
 
-    /// How it is held; `None` once it was given back.
-    pub(crate) fn held(&self) -> Option<&Held> {
-        self.held.as_ref()
+    /// How it is held.
+    pub(crate) fn held(&self) -> &Held {
+        &self.held
     }
 
     /// Stops the function, resets it, proves that it is well and gives it back to its host driver. If it is not well, it is kept away from
@@ -154,10 +153,7 @@ impl Bound {
 
     pub(crate) fn reset(&self) -> ResetReport {
         let transport: Arc<dyn Transport> = Arc::clone(&self.lease) as _;
-        match &self.held {
-            Some(held) => held.climb(&transport),
-            None => unreachable!("a function that was given back is no stage any more"),
-        }
+        self.held.climb(&transport)
     }
 
     /// Closes the device: nothing is reached by it from here on. Only a closed device lets vfio-pci unbind, whoever still has a handler of it
@@ -171,16 +167,13 @@ impl Bound {
 
     /// Gives the closed function back, or keeps it away from everybody if it is not well.
     fn finish(&mut self, report: ResetReport) -> Result<Released, ReleaseError> {
-        match self.held.take() {
-            Some(held) => held.finish(report),
-            None => unreachable!("a function is given back once"),
-        }
+        self.held.finish(report)
     }
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        if self.held.is_none() {
+        if self.lease.is_over() {
             return;
         }
         if let Err(error) = self.give_back() {

@@ -8,6 +8,7 @@ use pellucid_partition::{Bdf, StateDir};
 use crate::admit::Admitted;
 use crate::claimant::Claimant;
 use crate::custody::{Custody, Fellows};
+use crate::driver::DriverSeat;
 use crate::error::{SriovError, TakeError};
 use crate::inventory::Function;
 use crate::quarantine::Quarantine;
@@ -30,6 +31,7 @@ pub struct Claimed {
     function: Function,
     group: u32,
     node: PathBuf,
+    seat: Arc<DriverSeat>,
     /// None once given back, or kept for `heal` by a quarantine.
     held: Option<Custody>,
     fellows: Arc<Fellows>,
@@ -51,6 +53,7 @@ impl Claimed {
             function: admitted.function().clone(),
             group: admitted.group(),
             node: PathBuf::new(),
+            seat: Arc::clone(&held.seat),
             held: Some(held),
             fellows,
             token: None,
@@ -59,10 +62,11 @@ impl Claimed {
 
     /// To vfio-pci. What fails on the way is taken back by dropping it.
     pub(crate) fn leave_driver(&mut self) -> Result<(), TakeError> {
-        let Some(held) = &self.held else { return Ok(()) };
-        held.seat.to_vfio()?;
-        self.node = held.seat.await_node(self.group)?;
-        tracing::info!(device = %self.bdf(), from = ?held.way.original.bound, group = self.group, "claimed");
+        self.seat.to_vfio()?;
+        self.node = self.seat.await_node(self.group)?;
+        let way = self.held.as_ref().map(|held| &held.way);
+        let from = way.and_then(|way| way.original.bound.as_deref());
+        tracing::info!(device = %self.bdf(), ?from, group = self.group, "claimed");
         Ok(())
     }
 
@@ -118,16 +122,13 @@ impl Claimed {
     }
 
     /// Its directory in sysfs.
-    pub(crate) fn sysfs(&self) -> Option<PathBuf> {
-        self.held.as_ref().map(|held| held.seat.path(""))
+    pub(crate) fn sysfs(&self) -> PathBuf {
+        self.seat.path("")
     }
 
     /// Resets and proves the function, which is not open, by the kernel's own methods.
     pub(crate) fn climb_closed(&self) -> Result<ResetReport, TakeError> {
-        match &self.held {
-            Some(held) => held.seat.climb(&self.function),
-            None => unreachable!("a function that went back is held no more"),
-        }
+        self.seat.climb(&self.function)
     }
 
     /// Gives the function back to the driver that it had, proves that it is bound, and ends the claim. One that was claimed with others of

@@ -86,11 +86,8 @@ impl Held {
         match self {
             Held::Host(host) => {
                 let resting = host.space.groups().resting();
-                let mut ladder = ResetLadder::of(host.claimed.function()).together_with(resting);
-                if let Some(sysfs) = host.claimed.sysfs() {
-                    ladder = ladder.seen_at(&sysfs);
-                }
-                ladder.climb(transport)
+                let ladder = ResetLadder::of(host.claimed.function()).together_with(resting);
+                ladder.seen_at(&host.claimed.sysfs()).climb(transport)
             }
             Held::Served(serving) => {
                 // No host has placed its BARs.
@@ -104,9 +101,9 @@ impl Held {
     }
 
     /// Gives the closed function back, or keeps it away from everybody if it is not well.
-    pub(crate) fn finish(self, mut report: ResetReport) -> Result<Released, ReleaseError> {
+    pub(crate) fn finish(&mut self, mut report: ResetReport) -> Result<Released, ReleaseError> {
         let is_back = match self {
-            Held::Host(mut host) => {
+            Held::Host(host) => {
                 if let Some(group) = host.group.take() {
                     host.space.leave(host.claimed.bdf(), group);
                 }
@@ -122,7 +119,7 @@ impl Held {
                     }
                 }
             }
-            Held::Served(mut serving) => {
+            Held::Served(serving) => {
                 // The process keeps its device; ending the connection is all that there is to give back.
                 if let Some(reason) = report.fault()
                     && !serving.is_lost()

@@ -36,6 +36,12 @@ impl Lease {
         }
     }
 
+    /// Whether it was closed, as far as that could be had.
+    pub(crate) fn is_over(&self) -> bool {
+        let device = self.device.try_read();
+        self.abandoned.load(Ordering::Acquire) || device.is_ok_and(|device| device.is_none())
+    }
+
     fn with<T>(&self, act: impl FnOnce(&dyn Transport) -> io::Result<T>) -> io::Result<T> {
         if self.abandoned.load(Ordering::Acquire) {
             return Err(io::Error::from_raw_os_error(libc::ENODEV));
