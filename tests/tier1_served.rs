@@ -46,9 +46,12 @@ impl Drop for Engine {
 
 /// A guest that has had the engine copy.
 fn start(vmm: &Vmm, name: &str, engine: &Engine) -> Server {
+    start_with(vmm, name, &engine.device())
+}
+
+fn start_with(vmm: &Vmm, name: &str, device: &str) -> Server {
     let kernel = vmm.file("kernel", &engine::kernel());
-    let device = engine.device();
-    let words = ["--kernel", kernel.to_str().unwrap(), "--device", &device];
+    let words = ["--kernel", kernel.to_str().unwrap(), "--device", device];
     let mut server = vmm.start(name, "16M", &words);
     server.says(engine::GREETING);
     server
@@ -87,9 +90,10 @@ fn the_engine_copies_in_the_guests_memory_and_signals_by_msix() {
 fn an_error_of_the_device_and_the_hosts_wish_reach_the_owner_while_the_guest_goes_on() {
     let vmm = Vmm::new();
     let engine = Engine::start(&vmm, "engine.sock");
-    let mut server = start(&vmm, "a", &engine);
+    let mut server = start_with(&vmm, "a", &format!("{},corrected=1", engine.device()));
     server.types("e");
-    server.reports("device 0000:00:01.0: an uncorrectable error of its own; policy: report");
+    server.reports("device 0000:00:01.0: a non-fatal error of its own (CmpltTO); policy: report");
+    server.reports("device 0000:00:01.0: corrected errors: 1, 1 in all");
     server.types("w");
     server.reports("the host asks for device 0000:00:01.0 back");
     server.types("d");

@@ -2,7 +2,8 @@
 //!
 //! Registers in BAR 0: 0x00 source, 0x08 destination (64 bits each: an address of the guest, or an offset in the engine's memory),
 //! 0x10 length, 0x14 direction (0 into the engine, 1 out of it), 0x18 doorbell, 0x1c status (1 done, 2 failed). Vector 0 says done,
-//! vector 1 failed. 0x20 injects: 1 raises the error event, as a broken device does, 2 asks for the device back, as a host does.
+//! vector 1 failed. 0x20 injects: 1 has a completion time out and an error of the receiver, and raises the error event, 2 asks for the
+//! device back, as a host does.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,11 +15,14 @@ use vfio_bindings::bindings::vfio::VFIO_IRQ_SET_DATA_NONE;
 use vfio_user::{DmaMapFlags, DmaUnmapFlags, ServerBackend};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
-use crate::function::{CONFIG, ERROR, MEMORY, MEMORY_SIZE, MSIX, REGISTERS, REQUEST, config};
+use crate::function::{
+    CONFIG, CONFIG_SIZE, CORRECTABLE, ERROR, MEMORY, MEMORY_SIZE, MSIX, REGISTERS, REQUEST, UNCORRECTABLE,
+    config,
+};
 
 /// The device, and what its guest has given it.
 pub(crate) struct Engine {
-    config: [u8; 256],
+    config: [u8; CONFIG_SIZE],
     registers: [u8; REGISTERS_SIZE],
     memory: File,
     guest: GuestMemoryMmap,
@@ -98,6 +102,13 @@ impl Engine {
         }
     }
 
+    /// As a broken device does.
+    fn err(&mut self) {
+        self.config[UNCORRECTABLE + 1] |= COMPLETION_TIMEOUT;
+        self.config[CORRECTABLE] |= RECEIVER_ERROR;
+        self.raise(ERROR, 0);
+    }
+
     fn raise(&self, kind: u32, vector: u32) {
         if let Some(mut event) = self.wired.get(&(kind, vector)) {
             // Full only if nobody takes interrupts; one more would tell nothing new.
@@ -121,13 +132,20 @@ impl ServerBackend for Engine {
     fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> Result<()> {
         match (region, offset as usize) {
             (MEMORY, _) => return self.memory.write_all_at(data, offset),
-            // Of configuration space, only the command register is the guest's to write.
+            // Of the rest of configuration space, only the command register is the guest's to write.
             (CONFIG, COMMAND) => {
                 let command = &data[..data.len().min(2)];
                 self.config[COMMAND..COMMAND + command.len()].copy_from_slice(command);
             }
             (REGISTERS, DOORBELL) => self.ring(),
-            (REGISTERS, INJECT) => self.raise(if data.first() == Some(&1) { ERROR } else { REQUEST }, 0),
+            // Status is cleared by ones.
+            (CONFIG, UNCORRECTABLE | CORRECTABLE) => {
+                for (status, ones) in self.config[offset as usize..].iter_mut().zip(data.iter().take(4)) {
+                    *status &= !ones;
+                }
+            }
+            (REGISTERS, INJECT) if data.first() == Some(&1) => self.err(),
+            (REGISTERS, INJECT) => self.raise(REQUEST, 0),
             (REGISTERS, at) if at + data.len() <= DOORBELL => {
                 self.registers[at..at + data.len()].copy_from_slice(data)
             }
@@ -197,3 +215,6 @@ const INJECT: usize = 0x20;
 /// PCI 3.0, 6.2.2.
 const COMMAND: usize = 0x04;
 const BUS_MASTER: u8 = 4;
+/// In the second byte of the status of uncorrectable errors, and in the first of that of correctable ones.
+const COMPLETION_TIMEOUT: u8 = 1 << 6;
+const RECEIVER_ERROR: u8 = 1;

@@ -16,14 +16,19 @@ pub(crate) const VECTORS: u32 = 4;
 pub(crate) const CONFIG: u32 = 7;
 /// Bytes of the engine's own memory, BAR 2.
 pub(crate) const MEMORY_SIZE: u64 = 64 << 10;
+/// Bytes of configuration space.
+pub(crate) const CONFIG_SIZE: usize = 0x1000;
+/// Where the status of its uncorrectable and of its correctable errors is (PCI Express 6.0, 7.8.4).
+pub(crate) const UNCORRECTABLE: usize = 0x104;
+pub(crate) const CORRECTABLE: usize = 0x110;
 /// Interrupts by kind: line, MSI, MSI-X, error, request.
 pub(crate) const MSIX: u32 = 2;
 pub(crate) const ERROR: u32 = 3;
 pub(crate) const REQUEST: u32 = 4;
 
 /// Configuration space as after a reset (PCI 3.0, 6.1 and 6.8.2).
-pub(crate) fn config() -> [u8; 256] {
-    let mut config = [0; 256];
+pub(crate) fn config() -> [u8; CONFIG_SIZE] {
+    let mut config = [0; CONFIG_SIZE];
     let mut put = |at: usize, bytes: &[u8]| config[at..at + bytes.len()].copy_from_slice(bytes);
     // Vendor and device, capabilities present, revision and class: a DMA controller.
     put(0x00, &[0x36, 0x1b, 0xe0, 0xd0]);
@@ -40,6 +45,8 @@ pub(crate) fn config() -> [u8; 256] {
             0x11, 0x00, 0x01, 0x00, 0x04, 0x00, 0x00, 0x00, 0x04, 0x08, 0x00, 0x00,
         ],
     );
+    // Advanced error reporting, the only extended capability.
+    put(0x100, &[0x01, 0x00, 0x01, 0x00]);
     config
 }
 
@@ -48,7 +55,7 @@ pub(crate) fn regions(memory: &File) -> Vec<ServerRegion> {
         let size = match index {
             REGISTERS | VECTORS => 0x1000,
             MEMORY => MEMORY_SIZE,
-            CONFIG => 0x100,
+            CONFIG => CONFIG_SIZE as u64,
             _ => 0,
         };
         let mut flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;

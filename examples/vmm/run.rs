@@ -276,7 +276,7 @@ fn end_of(event: &ServerEvent) -> Option<End> {
             corrected,
             recent,
         } => {
-            eprintln!("vmm: device {device}: {recent} corrected errors, {corrected} in all\r");
+            eprintln!("vmm: device {device}: corrected errors: {recent}, {corrected} in all\r");
             None
         }
         ServerEvent::DeviceReset { report } => {
