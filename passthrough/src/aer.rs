@@ -49,7 +49,7 @@ pub enum Blame {
     Own,
     /// That of a port above it or of another function below that port; which one, if that can be seen.
     Another(Option<Bdf>),
-    /// Nobody counts this function's errors.
+    /// That cannot be told: nobody counts this function's errors, or it does not answer.
     Unknown,
 }
 

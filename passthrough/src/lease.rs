@@ -12,25 +12,27 @@ use crate::transport::{IrqInfo, IrqKind, RegionIndex, RegionInfo, Transport};
 /// A shared device with an end.
 pub(crate) struct Lease {
     device: RwLock<Option<Box<dyn Transport>>>,
-    abandoned: AtomicBool,
+    /// Nobody begins another access.
+    over: AtomicBool,
 }
 
 impl Lease {
     pub(crate) fn new(device: Box<dyn Transport>) -> Lease {
         Lease {
             device: RwLock::new(Some(device)),
-            abandoned: AtomicBool::new(false),
+            over: AtomicBool::new(false),
         }
     }
 
     /// Closes the device once no access is under way.
     pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::Release);
         self.device.write().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Closes the device as far as that can be had while an access does not come back: nobody begins another one.
+    /// Closes the device as far as that can be had while an access does not come back.
     pub(crate) fn abandon(&self) {
-        self.abandoned.store(true, Ordering::Release);
+        self.over.store(true, Ordering::Release);
         if let Ok(mut device) = self.device.try_write() {
             device.take();
         }
@@ -38,12 +40,11 @@ impl Lease {
 
     /// Whether it was closed, as far as that could be had.
     pub(crate) fn is_over(&self) -> bool {
-        let device = self.device.try_read();
-        self.abandoned.load(Ordering::Acquire) || device.is_ok_and(|device| device.is_none())
+        self.over.load(Ordering::Acquire)
     }
 
     fn with<T>(&self, act: impl FnOnce(&dyn Transport) -> io::Result<T>) -> io::Result<T> {
-        if self.abandoned.load(Ordering::Acquire) {
+        if self.is_over() {
             return Err(io::Error::from_raw_os_error(libc::ENODEV));
         }
         match self
