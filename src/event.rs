@@ -1,7 +1,7 @@
 //! What a running server tells its owner.
 
 use pellucid_partition::Bdf;
-use pellucid_passthrough::{DeviceEvent, DmaFault, ErrorReport, ResetReport};
+use pellucid_passthrough::{Counts, DeviceEvent, DmaFault, ErrorReport, ResetReport};
 use pellucid_vcpu::{SystemRequest, VcpuEvent};
 
 use crate::policy::{DevicePolicy, Reaction};
@@ -34,8 +34,8 @@ pub enum ServerEvent {
         device: Bdf,
         /// How many since the server started, or since devices were last plugged or unplugged.
         corrected: u64,
-        /// How many of them since that was last told, or within the time that the policy has set.
-        recent: u64,
+        /// Those of them since that was last told, or within the time that the policy has set.
+        recent: Counts,
     },
     /// The IOMMU blocked what a lent device wanted to do: its guest is hostile or mistaken, or the device is broken.
     DeviceBlocked {

@@ -93,7 +93,7 @@ fn an_error_of_the_device_and_the_hosts_wish_reach_the_owner_while_the_guest_goe
     let mut server = start_with(&vmm, "a", &format!("{},corrected=1", engine.device()));
     server.types("e");
     server.reports("device 0000:00:01.0: a non-fatal error of its own (CmpltTO); policy: report");
-    server.reports("device 0000:00:01.0: corrected errors: 1, 1 in all");
+    server.reports("device 0000:00:01.0: corrected errors: 1 (RxErr), 1 in all");
     server.types("w");
     server.reports("the host asks for device 0000:00:01.0 back");
     server.types("d");

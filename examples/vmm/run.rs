@@ -276,7 +276,9 @@ fn end_of(event: &ServerEvent) -> Option<End> {
             corrected,
             recent,
         } => {
-            eprintln!("vmm: device {device}: corrected errors: {recent}, {corrected} in all\r");
+            let kinds: Vec<_> = recent.kinds.keys().map(String::as_str).collect();
+            let (count, kinds) = (recent.total, kinds.join(", "));
+            eprintln!("vmm: device {device}: corrected errors: {count} ({kinds}), {corrected} in all\r");
             None
         }
         ServerEvent::DeviceReset { report } => {

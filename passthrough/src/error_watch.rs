@@ -138,7 +138,7 @@ impl Watcher {
         for counted in &mut self.counted {
             if let Some((corrected, recent)) = counted.passed(Instant::now()) {
                 let device = counted.device;
-                tracing::warn!(%device, corrected, recent, "corrected errors");
+                tracing::warn!(%device, corrected, recent = recent.total, "corrected errors");
                 (self.sink)(DeviceEvent::Corrected {
                     device,
                     corrected,
@@ -160,6 +160,7 @@ const STACK: usize = 256 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inventory::Counts;
     use crate::script::Script;
     use std::num::NonZeroU64;
     use std::sync::{Mutex, mpsc};
@@ -188,11 +189,14 @@ mod tests {
             "what was there is not told"
         );
         script.set(Script::CORRECTABLE, 1 | 1 << 7);
-        let (corrected, recent) = (2, 2);
+        let kinds = ["BadDLLP", "RxErr"].map(|kind| (kind.to_owned(), 1));
         let wanted = DeviceEvent::Corrected {
             device,
-            corrected,
-            recent,
+            corrected: 2,
+            recent: Counts {
+                total: 2,
+                kinds: kinds.into(),
+            },
         };
         assert_eq!(heard.recv(), Ok(wanted));
         drop(watch);

@@ -12,6 +12,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::aer::{ErrorReport, FUNCTIONS, Registers, Reporter};
 use crate::dma_fault::DmaFault;
+use crate::inventory::Counts;
 use crate::sys::borrow;
 use crate::transport::{IrqKind, Transport};
 
@@ -31,8 +32,8 @@ pub enum DeviceEvent {
         device: Bdf,
         /// How many since it is watched.
         corrected: u64,
-        /// How many of them since that was last told, or within the time that its owner has set.
-        recent: u64,
+        /// Those of them since that was last told, or within the time that its owner has set.
+        recent: Counts,
     },
     /// The IOMMU blocked what the device wanted to do.
     Blocked {

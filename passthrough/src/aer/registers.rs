@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::Severity;
 use super::vicinity::Found;
 use crate::capabilities::{Capabilities, ID_EXPRESS, dword};
+use crate::inventory::Counts;
 use crate::transport::{RegionIndex, Transport};
 
 /// Where a function's error registers are, and which of their bits are stuck.
@@ -91,13 +92,17 @@ impl Registers {
         taken
     }
 
-    /// How many kinds of corrected errors there were since the last time, but for masked ones. None if the function does not answer.
-    pub(crate) fn take_corrected(&mut self, transport: &dyn Transport) -> Option<u64> {
+    /// The corrected errors since the last time, but for masked ones: one of each kind, however many there were. None if the function does not
+    /// answer.
+    pub(crate) fn take_corrected(&mut self, transport: &dyn Transport) -> Option<Counts> {
         let status = read(transport, self.aer + CORRECTABLE).filter(|status| *status != u32::MAX)?;
         let mask = read(transport, self.aer + CORRECTABLE_MASK)?;
         let new = status & !mask & !self.stale_corrected;
         self.stale_corrected = self.settle(CORRECTABLE, status, transport);
-        Some(u64::from(new.count_ones()))
+        Some(Counts {
+            total: u64::from(new.count_ones()),
+            kinds: named(new, &CORRECTED),
+        })
     }
 
     /// Clears the bits of `status`, and says which of them stay.
@@ -127,7 +132,7 @@ impl Taken {
             0 => (Severity::NonFatal, new),
             fatal => (Severity::Fatal, fatal),
         };
-        let kinds = named(bits);
+        let kinds = named(bits, &UNCORRECTED);
         // The log is of the first error, which may be an old one.
         let is_new = new >> (register(CONTROL) & FIRST_ERROR) & 1 != 0;
         let header = [0, 4, 8, 12].map(|word| register(HEADER_LOG + word));
@@ -174,9 +179,9 @@ fn place(space: &[u8]) -> Option<u16> {
     (usize::from(aer) + BLOCK <= space.len()).then_some(aer)
 }
 
-fn named(bits: u32) -> BTreeMap<String, u64> {
+fn named(bits: u32, names: &[(u32, &str)]) -> BTreeMap<String, u64> {
     let name = |bit: u32| {
-        let known = NAMES.iter().find(|(known, _)| *known == bit);
+        let known = names.iter().find(|(known, _)| *known == bit);
         known.map_or_else(|| format!("bit {bit}"), |(_, name)| (*name).to_owned())
     };
     let set = (0..u32::BITS).filter(|bit| bits >> bit & 1 != 0);
@@ -214,8 +219,18 @@ const SOURCE: u16 = 0x34;
 /// unsupported requests.
 const DEVICE_CONTROL: u16 = 0x08;
 const REPORT_ALL: u16 = 0xf;
-/// Uncorrectable errors by their bits, as the kernel names them (drivers/pci/pcie/aer.c).
-const NAMES: [(u32, &str); 18] = [
+/// Errors by their bits, as the kernel names them (drivers/pci/pcie/aer.c).
+const CORRECTED: [(u32, &str); 8] = [
+    (0, "RxErr"),
+    (6, "BadTLP"),
+    (7, "BadDLLP"),
+    (8, "Rollover"),
+    (12, "Timeout"),
+    (13, "NonFatalErr"),
+    (14, "CorrIntErr"),
+    (15, "HeaderOF"),
+];
+const UNCORRECTED: [(u32, &str); 18] = [
     (4, "DLP"),
     (5, "SDES"),
     (12, "TLP"),

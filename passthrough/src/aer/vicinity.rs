@@ -132,23 +132,16 @@ impl Found {
 
 /// The worse errors of those that were counted in between.
 fn rise(before: &ErrorCounts, now: &ErrorCounts) -> Option<Found> {
-    let found = |severity, before: &Counts, now: &Counts| {
-        (now.total > before.total).then(|| Found {
-            severity,
-            kinds: risen(before, now),
-        })
+    let (fatal, nonfatal) = (
+        now.fatal.since(&before.fatal),
+        now.nonfatal.since(&before.nonfatal),
+    );
+    let (severity, Counts { kinds, .. }) = match (fatal.total, nonfatal.total) {
+        (0, 0) => return None,
+        (0, _) => (Severity::NonFatal, nonfatal),
+        _ => (Severity::Fatal, fatal),
     };
-    let fatal = found(Severity::Fatal, &before.fatal, &now.fatal);
-    fatal.or_else(|| found(Severity::NonFatal, &before.nonfatal, &now.nonfatal))
-}
-
-/// Which counters rose, and by how much.
-fn risen(before: &Counts, now: &Counts) -> BTreeMap<String, u64> {
-    let rise = |(name, count): (&String, &u64)| {
-        let rise = count.saturating_sub(before.kinds.get(name).copied().unwrap_or(0));
-        (rise > 0).then(|| (name.clone(), rise))
-    };
-    now.kinds.iter().filter_map(rise).collect()
+    Some(Found { severity, kinds })
 }
 
 /// The address that a folder is named for.

@@ -11,7 +11,7 @@ use pellucid_partition::Bdf;
 
 use super::Watched;
 use crate::aer::Registers;
-use crate::inventory::ErrorCounts;
+use crate::inventory::{Counts, ErrorCounts};
 use crate::transport::Transport;
 
 /// How many corrected errors are too many. Once told, they are counted anew.
@@ -30,16 +30,16 @@ pub(super) struct Counted {
     threshold: Threshold,
     /// Since the watch began.
     corrected: u64,
-    /// Of these, those that count towards the threshold.
+    /// How many of these count towards the threshold.
     recent: u64,
-    /// When those were seen, if they count for a time only.
-    seen: VecDeque<(Instant, u64)>,
+    /// Those, by when they were seen; all as one, if they count for however long.
+    seen: VecDeque<(Instant, Counts)>,
 }
 
 /// Who counts.
 enum Counter {
     /// The kernel, in this folder; what it had counted at the last look.
-    Kernel(PathBuf, u64),
+    Kernel(PathBuf, Counts),
     /// We, by the function's own registers, since the kernel does not.
     Registers(Registers, Arc<dyn Transport>),
 }
@@ -49,8 +49,8 @@ impl Counted {
     pub(super) fn begin(watched: &Watched, functions: Option<&Path>) -> Option<Counted> {
         let threshold = watched.corrected?;
         let folder = functions.map(|functions| functions.join(watched.device.to_string()));
-        let counter = match folder.and_then(|folder| Some((total(&folder)?, folder))) {
-            Some((total, folder)) => Counter::Kernel(folder, total),
+        let counter = match folder.and_then(|folder| Some((counts(&folder)?, folder))) {
+            Some((counts, folder)) => Counter::Kernel(folder, counts),
             None => {
                 let registers = Registers::find(watched.transport.as_ref())?;
                 Counter::Registers(registers, Arc::clone(&watched.transport))
@@ -69,45 +69,49 @@ impl Counted {
         Some(counted)
     }
 
-    /// How many there were since the beginning and how many count towards the threshold, if these have reached it.
-    pub(super) fn passed(&mut self, now: Instant) -> Option<(u64, u64)> {
+    /// How many there were since the beginning, and those that count towards the threshold, if they have reached it.
+    pub(super) fn passed(&mut self, now: Instant) -> Option<(u64, Counts)> {
         let risen = self.counter.risen();
-        self.corrected = self.corrected.saturating_add(risen);
-        self.recent = self.recent.saturating_add(risen);
+        self.corrected = self.corrected.saturating_add(risen.total);
+        self.recent = self.recent.saturating_add(risen.total);
+        match (self.seen.back_mut(), self.threshold.within) {
+            (Some((_, seen)), None) => seen.add(&risen),
+            _ if risen.total > 0 => self.seen.push_back((now, risen)),
+            _ => {}
+        }
         if let Some(within) = self.threshold.within {
-            if risen > 0 {
-                self.seen.push_back((now, risen));
-            }
-            let is_old = |(at, _): &mut (Instant, u64)| now.duration_since(*at) >= within;
-            while let Some((_, count)) = self.seen.pop_front_if(is_old) {
-                self.recent = self.recent.saturating_sub(count);
+            let is_old = |(at, _): &mut (Instant, Counts)| now.duration_since(*at) >= within;
+            while let Some((_, counts)) = self.seen.pop_front_if(is_old) {
+                self.recent = self.recent.saturating_sub(counts.total);
             }
         }
-        let passed = self.recent >= self.threshold.count.get();
-        passed.then(|| {
-            self.seen.clear();
-            (self.corrected, mem::take(&mut self.recent))
-        })
+        if self.recent < self.threshold.count.get() {
+            return None;
+        }
+        self.recent = 0;
+        let mut recent = Counts::default();
+        self.seen.drain(..).for_each(|(_, counts)| recent.add(&counts));
+        Some((self.corrected, recent))
     }
 }
 
 impl Counter {
-    /// How many there were since the last look.
-    fn risen(&mut self) -> u64 {
+    /// Those since the last look.
+    fn risen(&mut self) -> Counts {
         match self {
-            Counter::Kernel(folder, seen) => {
-                let now = total(folder).unwrap_or(*seen);
-                now.saturating_sub(mem::replace(seen, now))
-            }
+            Counter::Kernel(folder, seen) => match counts(folder) {
+                Some(now) => now.since(&mem::replace(seen, now.clone())),
+                None => Counts::default(),
+            },
             Counter::Registers(registers, transport) => {
-                registers.take_corrected(transport.as_ref()).unwrap_or(0)
+                registers.take_corrected(transport.as_ref()).unwrap_or_default()
             }
         }
     }
 }
 
-fn total(folder: &Path) -> Option<u64> {
-    Some(ErrorCounts::read(folder)?.correctable.total)
+fn counts(folder: &Path) -> Option<Counts> {
+    Some(ErrorCounts::read(folder)?.correctable)
 }
 
 #[cfg(test)]
@@ -134,6 +138,10 @@ mod tests {
         std::fs::write(folder.join("aer_dev_correctable"), text).unwrap();
     }
 
+    fn totals(passed: Option<(u64, Counts)>) -> Option<(u64, u64)> {
+        passed.map(|(corrected, recent)| (corrected, recent.total))
+    }
+
     #[test]
     fn corrected_errors_are_told_when_there_are_that_many_more() {
         let root = tempfile::tempdir().unwrap();
@@ -142,7 +150,7 @@ mod tests {
         let mut counted = Counted::begin(&watched, Some(root.path())).unwrap();
         let mut after = |total| {
             count(&root, total);
-            counted.passed(Instant::now())
+            totals(counted.passed(Instant::now()))
         };
         assert_eq!(after(16), None, "nine since the beginning");
         assert_eq!(after(17), Some((10, 10)));
@@ -161,7 +169,7 @@ mod tests {
         let begun = Instant::now();
         let mut after = |seconds, total| {
             count(&root, total);
-            counted.passed(begun + Duration::from_secs(seconds))
+            totals(counted.passed(begun + Duration::from_secs(seconds)))
         };
         assert_eq!(after(0, 2), None);
         assert_eq!(after(60, 3), None, "the first two are a minute old");
@@ -180,14 +188,19 @@ mod tests {
         let mut after = |status| {
             script.set(Script::CORRECTABLE, status);
             let passed = counted.passed(Instant::now());
-            (passed, script.register(Script::CORRECTABLE))
+            let kinds = passed.map(|(_, recent)| recent.kinds.into_iter().collect::<Vec<_>>());
+            (kinds.unwrap_or_default(), script.register(Script::CORRECTABLE))
         };
-        assert_eq!(after(1 << 12), (None, 1 << 12), "it does not clear, and is old");
-        assert_eq!(after(1 << 12 | 1), (None, 1 << 12));
-        assert_eq!(after(1), (Some((2, 2)), 0));
+        let named = |kinds: &[(&str, u64)]| -> Vec<_> {
+            let owned = kinds.iter().map(|(name, count)| ((*name).to_owned(), *count));
+            owned.collect()
+        };
+        assert_eq!(after(1 << 12), (vec![], 1 << 12), "it does not clear, and is old");
+        assert_eq!(after(1 << 12 | 1), (vec![], 1 << 12));
+        assert_eq!(after(1), (named(&[("RxErr", 2)]), 0));
         script.set(Script::CORRECTABLE_MASK, 1 << 13);
-        assert_eq!(after(1 << 13), (None, 0), "that one is masked");
-        assert_eq!(after(1 | 1 << 6), (Some((4, 2)), 0));
+        assert_eq!(after(1 << 13), (vec![], 0), "that one is masked");
+        assert_eq!(after(1 << 6 | 1 << 5), (named(&[("BadTLP", 1), ("bit 5", 1)]), 0));
         script.vanish();
         assert_eq!(counted.passed(Instant::now()), None, "all ones are no errors");
     }

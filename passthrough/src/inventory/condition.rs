@@ -88,6 +88,26 @@ impl ErrorCounts {
 }
 
 impl Counts {
+    /// What was counted since `before`; nothing, where counting began again.
+    pub(crate) fn since(&self, before: &Counts) -> Counts {
+        let rise = |(name, count): (&String, &u64)| {
+            let rise = count.saturating_sub(before.kinds.get(name).copied().unwrap_or(0));
+            (rise > 0).then(|| (name.clone(), rise))
+        };
+        Counts {
+            total: self.total.saturating_sub(before.total),
+            kinds: self.kinds.iter().filter_map(rise).collect(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, more: &Counts) {
+        self.total = self.total.saturating_add(more.total);
+        for (name, count) in &more.kinds {
+            let all = self.kinds.entry(name.clone()).or_default();
+            *all = all.saturating_add(*count);
+        }
+    }
+
     /// Lines of a name and a number, the last of which is a total (Documentation/ABI/testing/sysfs-bus-pci-devices-aer).
     fn parse(text: &str) -> Counts {
         let mut counts = Counts::default();
