@@ -80,7 +80,7 @@ fn a_device_comes_and_goes_again_and_again_and_nothing_stays() {
     let _engine = Engine::start(&vmm);
     let mut server = start(&vmm, "a");
     let mut first: Option<Holdings> = None;
-    for cycle in 0..cycles() {
+    for cycle in 0..CYCLES {
         match cycle % 2 {
             // Asked first, or let go of first.
             0 => {
@@ -262,13 +262,7 @@ fn a_killed_server_leaves_a_socket_that_heal_removes() {
     ends_well(running);
 }
 
-/// Fifty; in the emulated server, where a guest that polls goes astray within minutes (decision 0020), as many as end before.
-fn cycles() -> usize {
-    match std::env::var_os("PELLUCID_TESTBED") {
-        Some(_) => 4,
-        None => 50,
-    }
-}
+const CYCLES: usize = 50;
 
 const DEVICE: &str = "0000:01:00.0";
 

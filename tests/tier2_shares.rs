@@ -49,13 +49,13 @@ fn dedicated_cpus_are_isolated_while_it_runs_and_nothing_is_left() {
     assert_eq!(read("pellucid.db1/cpuset.cpus.partition"), "isolated");
     assert_eq!(
         (read("pellucid.db1/cpuset.cpus"), groups().1),
-        ("1".into(), "0".into())
+        ("2".into(), "0-1".into())
     );
     let thread = read("pellucid.db1/cgroup.threads");
     let of_thread =
         |file: &str| std::fs::read_to_string(format!("/proc/{}/task/{thread}/{file}", server.pid())).unwrap();
     assert_eq!(of_thread("comm"), "vcpu0\n");
-    assert!(of_thread("status").contains("Cpus_allowed_list:\t1\n"));
+    assert!(of_thread("status").contains("Cpus_allowed_list:\t2\n"));
     assert!(
         of_thread("sched").contains("policy                                       :                    1\n"),
         "SCHED_FIFO"
@@ -98,10 +98,10 @@ fn all_cpus_but_none_for_the_host_are_affinity_with_the_reason() {
     let kernel = vmm.file("kernel", &tiny::kernel());
     let kernel = kernel.to_str().unwrap();
     let said = vmm.ask([
-        "check", "--name", "a", "--cpus", "0-1", "--memory", "16M", "--kernel", kernel,
+        "check", "--name", "a", "--cpus", "0-2", "--memory", "16M", "--kernel", kernel,
     ]);
     assert!(
-        said.out.contains("affinity (CPUs 0-1 are all there are"),
+        said.out.contains("affinity (CPUs 0-2 are all there are"),
         "{said:?}"
     );
 }

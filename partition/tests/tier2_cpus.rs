@@ -125,9 +125,12 @@ fn a_dedicated_cpu_is_isolated_until_it_is_given_back() {
     let one = Spinner::start(&state, "one");
     assert_eq!(one.hold.dedicate(&[CPU]).unwrap(), expected);
     let elsewhere = std::fs::read_to_string("/proc/1/status").unwrap();
-    assert!(elsewhere.contains("Cpus_allowed_list:\t0\n"), "others are off it");
+    assert!(
+        elsewhere.contains("Cpus_allowed_list:\t0-1\n"),
+        "others are off it"
+    );
     let own = std::fs::read_to_string("/proc/self/status").unwrap();
-    assert!(own.contains("Cpus_allowed_list:\t0\n"), "housekeeping too");
+    assert!(own.contains("Cpus_allowed_list:\t1\n"), "housekeeping too");
     let interval = measure(&[&one], Duration::from_secs(2))[0];
     println!("dedicated: {interval}");
     assert!(interval.got_percent() > 90.0, "{interval}");
@@ -135,10 +138,10 @@ fn a_dedicated_cpu_is_isolated_until_it_is_given_back() {
     let two = CpuHold::new(&CgroupTree::of_host(), &state, "two", 1, &[]);
     let refusal = two.dedicate(&[CPU]).unwrap_err().to_string();
     assert!(
-        refusal.contains("cpu 1 is in use by logical server \"one\""),
+        refusal.contains("cpu 2 is in use by logical server \"one\""),
         "{refusal}"
     );
-    let last = CgroupTree::of_host().isolation(&[0]);
+    let last = CgroupTree::of_host().isolation(&[0, 1]);
     assert_eq!(last.level, CpuIsolation::Affinity);
     assert!(last.reason.contains("one must stay with the host"), "{last}");
     // To and fro while it runs.
@@ -184,7 +187,7 @@ fn the_watch_tells_of_a_lost_partition_a_lost_pin_and_foreign_tasks() {
     assert!(seen, "{events:?}");
     drop(foreign);
     std::fs::write(group.join("cpuset.cpus.partition"), "member").unwrap();
-    std::fs::write(group.join("cpuset.cpus"), "0-1").unwrap();
+    std::fs::write(group.join("cpuset.cpus"), "1-2").unwrap();
     std::thread::sleep(Duration::from_secs(1));
     let events = watch.check();
     println!("{events:?}");

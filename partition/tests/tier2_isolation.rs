@@ -97,25 +97,25 @@ fn what_a_plan_says_of_isolation_is_what_reserve_does() {
     let said = done_as_planned(&state, &[CPU]);
     println!("planned and done: {said}");
     assert_eq!((said.level, said.reason.as_str()), (CpuIsolation::Isolated, ""));
-    let said = done_as_planned(&state, &[0, CPU]);
+    let said = done_as_planned(&state, &[0, 1, CPU]);
     println!("planned and done: {said}");
     assert_eq!(said.level, CpuIsolation::Affinity);
     assert!(said.reason.contains("one must stay with the host"), "{said}");
     // Whoever names CPUs beside a partition keeps the kernel from making it.
     let _enabled = Enabled::new();
     let slice = Group::new("machine.slice");
-    slice.write("cpuset.cpus", "1");
+    slice.write("cpuset.cpus", "2");
     let said = done_as_planned(&state, &[CPU]);
     println!("planned and done: {said}");
     assert_eq!(said.level, CpuIsolation::Affinity);
     assert!(
         said.reason
-            .contains("CPU 1 is in cpuset.cpus of /sys/fs/cgroup/machine.slice"),
+            .contains("CPU 2 is in cpuset.cpus of /sys/fs/cgroup/machine.slice"),
         "{said}"
     );
     // And it is the kernel that forbids it, not only the judgement.
     let by_hand = Group::new("by-hand");
-    by_hand.write("cpuset.cpus", "1");
+    by_hand.write("cpuset.cpus", "2");
     let partition = by_hand.0.join("cpuset.cpus.partition");
     let written = std::fs::write(&partition, "isolated");
     let state = std::fs::read_to_string(&partition).unwrap();
@@ -131,13 +131,14 @@ fn tasks_of_the_host_keep_the_affinity_that_they_had() {
         Sleeper::on(&[CPU]),
         Sleeper::within(&unit.0, &[0]),
         Sleeper::within(&unit.0, &[CPU]),
-        Sleeper::on(&[0, 1]),
+        Sleeper::on(&[0, CPU]),
     ];
     let allowed = || sleepers.iter().map(Sleeper::allowed).collect::<Vec<_>>();
-    let before = ["0", "1", "0", "1", "0-1"];
+    let before = ["0", "2", "0", "2", "0,2"];
     assert_eq!(allowed(), before);
     let reserved = planned(&[CPU]).reserve(&state).unwrap();
-    assert_eq!(allowed(), ["0"; 5], "the dedicated CPU is nobody else's");
+    let off_it = ["0", "0-1", "0", "0-1", "0"];
+    assert_eq!(allowed(), off_it, "the dedicated CPU is nobody else's");
     reserved.release().unwrap();
     assert_eq!(allowed(), before);
     // A second partition that goes first, and somebody who was told another place meanwhile.

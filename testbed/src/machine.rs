@@ -85,7 +85,7 @@ pub struct Share {
 }
 
 impl Machine {
-    /// Two CPUs, 4 GiB, an IOMMU of 39 bits; NVMe controllers at 01:00.0
+    /// Three CPUs, of which guests run on all but the first (decision 0022), 4 GiB, an IOMMU of 39 bits; NVMe controllers at 01:00.0
     /// (`PELLUCID-BOOT`) and 02:00.0 (`PELLUCID-DATA`) behind root ports at 00:02.0 and
     /// 00:03.0, an `edu` at 00:05.0 and an e1000e at 00:19.0. Boots what `L1` gives it.
     pub fn standard() -> Self {
@@ -95,6 +95,7 @@ impl Machine {
             disk: Disk::Scratch { mebibytes: 64 },
         };
         Self {
+            cpus: 3,
             devices: vec![
                 nvme(2, "PELLUCID-BOOT"),
                 nvme(3, "PELLUCID-DATA"),
@@ -109,7 +110,7 @@ impl Machine {
         }
     }
 
-    /// The same CPUs, memory and IOMMU without any PCI device.
+    /// Two CPUs, the same memory and IOMMU, no PCI device.
     pub fn bare() -> Self {
         Self {
             cpus: 2,

@@ -49,7 +49,7 @@ fn the_standard_machine_has_its_devices_at_their_addresses() {
         "-machine q35,kernel-irqchip=split",
         "-accel tcg,thread=multi",
         "-cpu max,+svm",
-        "-smp 2 -m 4096",
+        "-smp 3 -m 4096",
         "intel-iommu,intremap=on,aw-bits=39",
         "pcie-root-port,id=port2,bus=pcie.0,addr=0x2,chassis=2,slot=2",
         "serial=PELLUCID-BOOT,bus=port2",
