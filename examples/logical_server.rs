@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use pellucid::partition::{PartitionSpec, StateDir};
-use pellucid::{Console, EventSink, ServerEvent, ServerSpec, Source};
+use pellucid::{Console, EventSink, ProgressSink, ServerEvent, ServerSpec, Source};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
@@ -37,7 +37,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         output: Box::new(std::io::stdout()),
         room: Box::new(|| ()),
     };
-    let server = checked.start(&state, console, &sink, &|_| ())?;
+    let progress: ProgressSink = Arc::new(|_step, _progress| ());
+    let server = checked.start(&state, console, &sink, &progress)?;
     let end = events.recv()?;
     let exits = server.finish()?;
 

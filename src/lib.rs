@@ -23,7 +23,7 @@ pub use error::{CheckError, LendError, PlugError, StartError, TopologyError, Unp
 pub use event::ServerEvent;
 pub use offer::Offer;
 pub use policy::{DevicePolicy, Reaction, ReactionError};
-pub use server::{Console, EventSink, FinishError, LogicalServer, Then};
+pub use server::{Console, EventSink, FinishError, LogicalServer, MemoryStep, ProgressSink, Then};
 pub use spec::{CpuPolicy, DeviceSource, DeviceSpec, ServerSpec, Source, VirtualFunction};
 
 pub use pellucid_chipset as chipset;

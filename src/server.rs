@@ -67,8 +67,20 @@ pub enum FinishError {
 /// Receives a server's events.
 pub type EventSink = Arc<dyn Fn(ServerEvent) + Send + Sync>;
 
+/// What takes time when a server is started: all of its memory is gone through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryStep {
+    /// Its pages are made resident.
+    Populate,
+    /// It is mapped for the DMA of the host's devices that are lent; also when one is plugged after all of them were unplugged.
+    Map,
+}
+
+/// Is told how far a step has come: one call at a time, never less than before, last that everything is done.
+pub type ProgressSink = Arc<dyn Fn(MemoryStep, Progress) + Send + Sync>;
+
 impl Checked {
-    /// Takes what the plan says, loads the image, and lets the guest run.
+    /// Takes what the plan says, loads the image, and lets the guest run. `progress` is told of what takes time meanwhile.
     ///
     /// Whatever fails, everything taken until then is given back before the error is returned.
     pub fn start(
@@ -76,18 +88,19 @@ impl Checked {
         state: &StateDir,
         console: Console,
         events: &EventSink,
-        progress: &(dyn Fn(Progress) + Sync),
+        progress: &ProgressSink,
     ) -> Result<LogicalServer, StartError> {
         let name = self.plan.name().to_owned();
         let reserved = self.plan.reserve(state)?;
         self.cpu.apply(reserved.cpus())?;
-        let populated = reserved.populate(progress)?;
+        let populated = reserved.populate(&|at| progress(MemoryStep::Populate, at))?;
         let layout = populated.plan().layout();
         // The disk is read before its controller is taken off the host.
         let entry = self.boot.load(populated.memory(), layout)?;
         let claimant = Claimant::new(state, &name);
         let places = self.topology.places();
         let taken = Taken::take(self.offers, places, &claimant, (state, &name), None)?;
+        taken.report_to(progress);
         let tree = taken.place(self.topology, layout)?;
         let mut tables = AcpiBoard::new(layout, (0..populated.plan().vcpus() as u32).collect());
         (tables.root_ports, tables.ecam) = (tree.described_ports(), tree.ecam());

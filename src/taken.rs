@@ -13,7 +13,7 @@ use crate::error::LendError;
 use crate::lent::Given;
 use crate::offer::Offer;
 use crate::seen::as_seen;
-use crate::server::EventSink;
+use crate::server::{EventSink, MemoryStep, ProgressSink};
 use crate::spec::{DeviceSource, DeviceSpec};
 use crate::topology::Topology;
 use crate::tree::Tree;
@@ -78,6 +78,14 @@ impl Taken {
             });
         }
         Ok(taken)
+    }
+
+    /// Has `progress` told how mapping the guest's memory for them comes on.
+    pub(crate) fn report_to(&self, progress: &ProgressSink) {
+        if let Some(space) = &self.space {
+            let told = Arc::clone(progress);
+            space.report_to(Arc::new(move |at| told(MemoryStep::Map, at)));
+        }
     }
 
     /// Finds a place for every BAR and port window.

@@ -11,6 +11,7 @@ mod disturbances;
 mod inventory;
 mod log;
 mod plugging;
+mod progress;
 mod report;
 mod run;
 mod selftest;

@@ -19,7 +19,7 @@ use crate::disturbances::Disturbances;
 use crate::plugging::Plugging;
 use crate::signals::Requests;
 use crate::wake::Wake;
-use crate::{Outcome, Status, state};
+use crate::{Outcome, Status, progress, state};
 
 /// Runs the server until it powers off; a reset starts it again unless it must not.
 pub(crate) fn run(arguments: &RunArguments) -> Outcome {
@@ -86,7 +86,7 @@ fn run_once(
         output,
         room: Box::new(move || room.ring()),
     };
-    let mut server = checked.start(&state, guest_console, &sink, &|_| ())?;
+    let mut server = progress::shown(|progress| checked.start(&state, guest_console, &sink, progress))?;
     let control = match hot_plug {
         true => Some(Control::listen(state.path(), &arguments.name, &wake)?),
         false => None,

@@ -17,10 +17,10 @@ use crate::sys::ram::{RamMapping, RamRegion};
 
 pub(crate) mod budget;
 
-/// How far populating has come.
+/// How far something has come that goes through all of a guest's memory: populating, or mapping it for DMA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes faulted in.
+    /// Bytes that it is done with.
     pub done: u64,
     /// Bytes in all.
     pub total: u64,

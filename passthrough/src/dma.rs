@@ -3,15 +3,14 @@
 use std::error::Error;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use pellucid_partition::{GuestMemory, LockBudget, MemorySubscriber, Progress, Region, Subscription};
 
 use crate::error::AssignError;
 use crate::space::IoSpace;
-use crate::sys::{Container, IovaLimits};
+use crate::sys::IovaLimits;
 
 /// Guest memory that the devices of a space can reach; unmapped when the last of them lets go.
 pub(crate) struct MappedMemory {
@@ -26,7 +25,8 @@ impl MappedMemory {
     }
 }
 
-/// Who is told how far mapping has come. Called from the thread that maps, after each request.
+/// Who is told how far mapping has come: after each GiB at most, from the thread that maps, never less than before, and last of all
+/// that everything is done. Memory that is added later is a count of its own.
 pub type DmaProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 
 impl IoSpace {
@@ -50,15 +50,12 @@ impl IoSpace {
         if let Ok(budget) = LockBudget::read() {
             may_lock(total, budget)?;
         }
-        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let mapper = Mapper {
-            container: Arc::clone(&self.container),
-            progress: progress.clone(),
-            total,
-            done: AtomicU64::new(0),
-            start: Instant::now(),
-        };
-        drop(progress);
+        let progress = self
+            .progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let mapper = Mapper::new(Arc::clone(&self.container) as _, progress, total);
         let subscription = memory.subscribe(Arc::new(mapper))?;
         let fresh = Arc::new(MappedMemory::new(subscription));
         *mapped = Arc::downgrade(&fresh);
@@ -143,25 +140,71 @@ fn may_lock(wanted: u64, budget: LockBudget) -> Result<(), AssignError> {
     }
 }
 
+/// What maps guest memory for DMA: a container; in tests a script.
+pub(crate) trait Iommu: Send + Sync {
+    /// Maps a part of a region, given by guest addresses, at the I/O addresses equal to these.
+    fn map_part(&self, region: &Region, part: Range<u64>) -> io::Result<()>;
+    /// Unmaps whatever is mapped of a region.
+    fn unmap(&self, region: &Region) -> io::Result<()>;
+}
+
 /// The one subscriber that maps guest memory: private, so that only guest memory itself calls it.
 struct Mapper {
-    container: Arc<Container>,
+    iommu: Arc<dyn Iommu>,
     progress: Option<DmaProgress>,
+    count: Mutex<Count>,
+}
+
+/// How much of what is being mapped has been.
+struct Count {
+    done: u64,
     total: u64,
-    done: AtomicU64,
-    start: Instant,
+    begun: Instant,
 }
 
 impl Mapper {
+    /// One that is to map `total` bytes when it subscribes.
+    fn new(iommu: Arc<dyn Iommu>, progress: Option<DmaProgress>, total: u64) -> Mapper {
+        let count = Mutex::new(Count::of(total));
+        Mapper {
+            iommu,
+            progress,
+            count,
+        }
+    }
+
     fn tell(&self, mapped: u64) {
-        let done = self.done.fetch_add(mapped, Ordering::Relaxed) + mapped;
+        let mut count = self.lock();
+        count.done += mapped;
         if let Some(progress) = &self.progress {
-            // Memory that is added later is more than there was at first.
             progress(Progress {
-                done,
-                total: self.total.max(done),
-                elapsed: self.start.elapsed(),
+                done: count.done,
+                total: count.total,
+                elapsed: count.begun.elapsed(),
             });
+        }
+    }
+
+    /// Counts anew if all that was counted before is done: this region was added to a guest that has its memory.
+    fn begin(&self, region: &Region) {
+        let mut count = self.lock();
+        if count.done == count.total {
+            *count = Count::of(region.size);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Count> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Count {
+    fn of(total: u64) -> Count {
+        let begun = Instant::now();
+        Count {
+            done: 0,
+            total,
+            begun,
         }
     }
 }
@@ -173,21 +216,28 @@ impl MemorySubscriber for Mapper {
 
     /// One request after the other: the kernel holds the container's lock through each, so a second thread would only wait.
     fn attach(&self, region: &Region) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.begin(region);
+        let mut unfinished = Unfinished {
+            mapper: self,
+            region,
+            is_mapped: false,
+        };
         for request in Wanted::of(region).requests() {
-            if let Err(source) = self.container.map_part(region, request.clone()) {
-                if request.start > region.guest.0 {
-                    self.detach(region);
-                }
-                return Err(MapRefused { source }.into());
-            }
+            let mapped = self.iommu.map_part(region, request.clone());
+            mapped.map_err(|source| MapRefused {
+                request: request.clone(),
+                source,
+            })?;
+            unfinished.is_mapped = true;
             self.tell(request.end - request.start);
         }
+        std::mem::forget(unfinished);
         Ok(())
     }
 
     /// The kernel takes back every mapping inside the range in one request.
     fn detach(&self, region: &Region) {
-        let Err(error) = self.container.unmap(region) else {
+        let Err(error) = self.iommu.unmap(region) else {
             return;
         };
         // A container that its last group has left has no IOMMU any more, and no mappings.
@@ -202,10 +252,28 @@ impl MemorySubscriber for Mapper {
     }
 }
 
-/// The IOMMU did not map a region.
+/// A region of which a part may be mapped; dropped, also by a panic of who is told, it is unmapped.
+struct Unfinished<'m> {
+    mapper: &'m Mapper,
+    region: &'m Region,
+    is_mapped: bool,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if self.is_mapped {
+            self.mapper.detach(self.region);
+        }
+        // Whatever comes next is another attempt.
+        *self.mapper.lock() = Count::of(0);
+    }
+}
+
+/// The IOMMU did not map a part of a region.
 #[derive(Debug, thiserror::Error)]
-#[error("VFIO_IOMMU_MAP_DMA: {source}; {}", remedy(source))]
+#[error("VFIO_IOMMU_MAP_DMA of {:#x}..{:#x}: {source}; {}", request.start, request.end, remedy(source))]
 struct MapRefused {
+    request: Range<u64>,
     source: io::Error,
 }
 
@@ -228,7 +296,9 @@ const REQUEST: u64 = 1 << 30;
 mod tests {
     use super::*;
     use std::ops::RangeInclusive;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use pellucid_partition::{GuestAddress, MemoryError, RamRegion, RegionSpec};
     use proptest::prelude::*;
 
     fn wanted(start: u64, end: u64) -> Wanted {
@@ -315,9 +385,148 @@ mod tests {
     #[test]
     fn a_refused_map_names_the_limit_that_helps() {
         let refused = MapRefused {
+            request: 0..4096,
             source: io::Error::from_raw_os_error(libc::ENOMEM),
         };
         assert!(refused.to_string().contains("ulimit -l"));
+    }
+
+    /// An IOMMU that remembers what is mapped, and refuses one request.
+    #[derive(Default)]
+    struct Script {
+        mapped: Mutex<Vec<Range<u64>>>,
+        asked: AtomicUsize,
+        refuses: Option<usize>,
+    }
+
+    impl Iommu for Script {
+        fn map_part(&self, region: &Region, part: Range<u64>) -> io::Result<()> {
+            assert!(region.guest.0 <= part.start && part.end <= region.guest.0 + region.size);
+            if Some(self.asked.fetch_add(1, Ordering::Relaxed)) == self.refuses {
+                return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+            }
+            let mut mapped = self.mapped.lock().unwrap();
+            assert!(
+                mapped
+                    .iter()
+                    .all(|other| part.end <= other.start || other.end <= part.start),
+                "mapped twice"
+            );
+            mapped.push(part);
+            Ok(())
+        }
+
+        fn unmap(&self, region: &Region) -> io::Result<()> {
+            let inside =
+                |part: &Range<u64>| region.guest.0 <= part.start && part.end <= region.guest.0 + region.size;
+            self.mapped.lock().unwrap().retain(|part| !inside(part));
+            Ok(())
+        }
+    }
+
+    fn ram(start: u64, size: u64) -> RegionSpec {
+        RegionSpec::new(GuestAddress(start), size)
+    }
+
+    /// Seven requests. The memory is never touched.
+    fn memory() -> GuestMemory {
+        let specs = [
+            ram(0, 0xa_0000),
+            ram(0x10_0000, (3 << 30) - 0x10_0000),
+            ram(4 << 30, (2 << 30) + 4096),
+        ];
+        GuestMemory::of("dma", &specs).unwrap()
+    }
+
+    fn total(memory: &GuestMemory) -> u64 {
+        memory.regions().iter().map(|region| region.size).sum()
+    }
+
+    fn mapper(iommu: &Arc<Script>, memory: &GuestMemory, told: &Arc<Mutex<Vec<(u64, u64)>>>) -> Arc<Mapper> {
+        let told = Arc::clone(told);
+        let progress: DmaProgress = Arc::new(move |at| told.lock().unwrap().push((at.done, at.total)));
+        Arc::new(Mapper::new(Arc::clone(iommu) as _, Some(progress), total(memory)))
+    }
+
+    #[test]
+    fn each_request_is_told_and_the_last_one_says_all() {
+        let (iommu, memory, told) = (Arc::new(Script::default()), memory(), Arc::default());
+        let subscription = memory.subscribe(mapper(&iommu, &memory, &told)).unwrap();
+        let told = told.lock().unwrap();
+        let mapped = iommu.mapped.lock().unwrap().clone();
+        let sums = mapped.iter().scan(0, |sum, part| {
+            *sum += part.end - part.start;
+            Some((*sum, total(&memory)))
+        });
+        assert_eq!(*told, sums.collect::<Vec<_>>(), "what is told is mapped");
+        assert_eq!(
+            (told.len(), told.last()),
+            (7, Some(&(total(&memory), total(&memory))))
+        );
+        drop(subscription);
+        assert!(iommu.mapped.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn whichever_request_is_refused_all_before_it_are_undone_and_it_is_named() {
+        let starts = [0_u64, 0x10_0000, 1 << 30, 2 << 30, 4 << 30, 5 << 30, 6 << 30];
+        for (refused, start) in starts.into_iter().enumerate() {
+            let iommu = Arc::new(Script {
+                refuses: Some(refused),
+                ..Script::default()
+            });
+            let (memory, told) = (memory(), Arc::default());
+            let error = memory.subscribe(mapper(&iommu, &memory, &told)).unwrap_err();
+            assert!(
+                iommu.mapped.lock().unwrap().is_empty(),
+                "request {refused} of {start:#x}"
+            );
+            assert!(memory.subscribers().is_empty());
+            assert_eq!(
+                told.lock().unwrap().len(),
+                refused,
+                "no more is told than was mapped"
+            );
+            let error = AssignError::from(error).to_string();
+            for part in [
+                &format!("VFIO_IOMMU_MAP_DMA of {start:#x}.."),
+                "os error 12",
+                "ulimit -l",
+            ] {
+                assert!(error.contains(part), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn memory_that_is_added_later_is_a_count_of_its_own_also_after_a_refusal() {
+        let iommu = Arc::new(Script {
+            refuses: Some(8),
+            ..Script::default()
+        });
+        let (memory, told) = (memory(), Arc::default());
+        let _subscription = memory.subscribe(mapper(&iommu, &memory, &told)).unwrap();
+        told.lock().unwrap().clear();
+        let add = || memory.add(RamRegion::map("dma", &ram(8 << 30, 2 << 30)).unwrap());
+        assert!(matches!(add(), Err(MemoryError::Subscriber { .. })));
+        assert_eq!(
+            iommu.mapped.lock().unwrap().len(),
+            7,
+            "what was mapped before stays so"
+        );
+        add().unwrap();
+        let (half, all) = (1 << 30, 2 << 30);
+        assert_eq!(*told.lock().unwrap(), [(half, all), (half, all), (all, all)]);
+    }
+
+    #[test]
+    fn who_panics_when_told_leaves_nothing_mapped() {
+        let (iommu, memory) = (Arc::new(Script::default()), memory());
+        let progress: DmaProgress = Arc::new(|at| assert!(at.done < 2 << 30, "enough"));
+        let mapper = Mapper::new(Arc::clone(&iommu) as _, Some(progress), total(&memory));
+        let subscribing = std::panic::AssertUnwindSafe(|| memory.subscribe(Arc::new(mapper)));
+        assert!(std::panic::catch_unwind(subscribing).is_err());
+        assert!(iommu.asked.load(Ordering::Relaxed) > 2 && iommu.mapped.lock().unwrap().is_empty());
     }
 
     proptest! {
@@ -329,6 +538,7 @@ mod tests {
             prop_assert_eq!(requests.last().map(|last| last.end), Some(end));
             prop_assert!(requests.windows(2).all(|pair| pair[0].end == pair[1].start));
             prop_assert!(requests.iter().all(|one| one.start < one.end && one.start >> 30 == (one.end - 1) >> 30));
+            prop_assert!(requests.windows(2).all(|pair| pair[0].end.is_multiple_of(1 << 30)), "pages of a GiB stay whole");
         }
     }
 }

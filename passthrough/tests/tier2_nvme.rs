@@ -4,7 +4,7 @@
 #[path = "scene/mod.rs"]
 mod scene;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use pellucid_partition::ConfigHandler;
 use pellucid_passthrough::{BarKind, Inventory, IoSpace, View};
@@ -70,6 +70,32 @@ fn identify(scene: &mut Scene, bar: u64, index: u32) -> String {
     let mut serial = [0; 20];
     scene.read_memory(IDENTITY + 4, &mut serial);
     String::from_utf8_lossy(&serial).trim().to_owned()
+}
+
+#[test]
+fn mapping_guest_memory_is_told_region_by_region_until_all_of_it_is_done() {
+    let (_directory, state) = state();
+    let scene = Scene::new(&state, "guest");
+    let admitted = Inventory::survey().unwrap().admit(bdf(DATA)).unwrap();
+    let space = IoSpace::open().unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let progress = Arc::clone(&told);
+    space.report_to(Arc::new(move |at| {
+        progress.lock().unwrap().push((at.done, at.total));
+    }));
+    let bound = admitted.claim(&state, "guest").unwrap().bind(&space).unwrap();
+    assert_eq!(*told.lock().unwrap(), [], "no guest has it yet");
+    let view = view(&scene, bound.function());
+    let assigned = bound.assign(&scene.guest, view).unwrap();
+    let regions = scene.guest.memory.regions();
+    let total: u64 = regions.iter().map(|region| region.size).sum();
+    let sums = regions.iter().scan(0, |sum, region| {
+        *sum += region.size;
+        Some((*sum, total))
+    });
+    // None of them reaches into a second GiB.
+    assert_eq!(*told.lock().unwrap(), sums.collect::<Vec<_>>());
+    assigned.release().unwrap();
 }
 
 #[test]

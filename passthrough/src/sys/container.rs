@@ -8,6 +8,7 @@ use std::path::Path;
 
 use pellucid_partition::{GuestAddress, HostAddress, Mapping, Region};
 
+use crate::dma::Iommu;
 use crate::peers::BarMapper;
 
 use super::{Message, Plain, Request, exchange, exchange_growing, map_dma, plain};
@@ -79,21 +80,6 @@ impl Container {
         Ok(limits)
     }
 
-    /// Maps a part of a region of guest memory, given by guest addresses, at the I/O addresses equal to these.
-    pub(crate) fn map_part(&self, region: &Region, part: Range<u64>) -> io::Result<()> {
-        assert!(
-            region.guest.0 <= part.start && part.end <= region.guest.0 + region.size && part.start < part.end,
-            "a part of a region lies in it"
-        );
-        let host = HostAddress(region.host.0 + (part.start - region.guest.0));
-        self.map_at(GuestAddress(part.start), host, part.end - part.start)
-    }
-
-    /// Unmaps all of a region that [`Container::map_part`] mapped.
-    pub(crate) fn unmap(&self, region: &Region) -> io::Result<()> {
-        self.unmap_at(region.guest, region.size)
-    }
-
     fn map_at(&self, at: GuestAddress, host: HostAddress, size: u64) -> io::Result<()> {
         let mut message = Message::new(32);
         message.put_u32(4, MAP_READ | MAP_WRITE);
@@ -108,6 +94,21 @@ impl Container {
         message.put_u64(8, at.0);
         message.put_u64(16, size);
         exchange(self.file.as_fd(), Request::UnmapDma, &mut message).map(|_| ())
+    }
+}
+
+impl Iommu for Container {
+    fn map_part(&self, region: &Region, part: Range<u64>) -> io::Result<()> {
+        assert!(
+            region.guest.0 <= part.start && part.end <= region.guest.0 + region.size && part.start < part.end,
+            "a part of a region lies in it"
+        );
+        let host = HostAddress(region.host.0 + (part.start - region.guest.0));
+        self.map_at(GuestAddress(part.start), host, part.end - part.start)
+    }
+
+    fn unmap(&self, region: &Region) -> io::Result<()> {
+        self.unmap_at(region.guest, region.size)
     }
 }
 
