@@ -214,7 +214,8 @@ impl MemorySubscriber for Mapper {
         "iommu"
     }
 
-    /// One request after the other: the kernel holds the container's lock through each, so a second thread would only wait.
+    /// One request after the other: the kernel holds the container's lock through each, so a second thread only takes time from the first
+    /// (docs/decisions/0023-one-thread-maps-for-dma.md).
     fn attach(&self, region: &Region) -> Result<(), Box<dyn Error + Send + Sync>> {
         self.begin(region);
         let mut unfinished = Unfinished {
