@@ -167,6 +167,27 @@ fn a_list_of_nothing_but_hidden_capabilities_is_empty() {
 }
 
 #[test]
+fn a_list_does_not_end_at_a_header_that_says_nothing() {
+    let mut space = space();
+    // Neither has an id or a version, and the last one points into the header.
+    for (at, next) in [(0x200, 0x240_u32), (0x240, 0x0b0)] {
+        space[at..at + 4].copy_from_slice(&(next << 20).to_le_bytes());
+    }
+    let places = |space: &[u8]| {
+        let seen = seen(&table_of(space, false), space);
+        let found = Capabilities::walk(&seen).extended;
+        let last = found
+            .last()
+            .map(|last| word(&seen, usize::from(last.offset)) >> 20);
+        assert_eq!(last, Some(0), "the list ends");
+        found.iter().map(|found| found.offset).collect::<Vec<_>>()
+    };
+    assert_eq!(places(&space), [0x100, 0x1a0]);
+    space[0x100..0x104].copy_from_slice(&(0x160_u32 << 20).to_le_bytes());
+    assert_eq!(places(&space), [0x100, 0x1a0], "the first one carries the rest");
+}
+
+#[test]
 fn a_conventional_function_has_no_extended_space() {
     let space = &space()[..256];
     let seen = seen(&table_of(space, false), space);

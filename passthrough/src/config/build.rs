@@ -183,6 +183,9 @@ impl ConfigTable {
             if let Some((_, name)) = hidden {
                 self.hidden.push(name);
                 self.clear(at, end - at);
+            }
+            // One without an id and a version would read as no header at all at the list's end.
+            if hidden.is_some() || self.dword(at) & HEADER == 0 {
                 last.get_or_insert(at);
                 continue;
             }
@@ -216,7 +219,7 @@ impl ConfigTable {
 
     /// Lets the extended header at `at` point to `next`.
     fn link(&mut self, at: u16, next: u16) {
-        let header = self.dword(at) & 0x000f_ffff | u32::from(next) << 20;
+        let header = self.dword(at) & HEADER | u32::from(next) << 20;
         self.preset(at, &header.to_le_bytes());
     }
 
@@ -252,5 +255,7 @@ impl ConfigTable {
 
 /// Where the standard capabilities end.
 const STANDARD_END: u16 = 0x100;
+/// Id and version in an extended header; the rest is where the next one is.
+const HEADER: u32 = 0x000f_ffff;
 /// The ACS capability with the longest egress control vector (PCI Express base 5.0, 7.7.8).
 const ACS_LENGTH: u16 = 8 + 32;

@@ -26,9 +26,14 @@ where
         .stack_size(STACK)
         .spawn(run);
     // A machine that has no room for a thread does not prove a device either.
-    match spawned.ok().and_then(|_| receiver.recv_timeout(limit).ok()) {
-        Some(ended) => Outcome::Ended(ended),
-        None => Outcome::Late,
+    let Ok(thread) = spawned else { return Outcome::Late };
+    match receiver.recv_timeout(limit) {
+        Ok(ended) => {
+            // It has nothing left to do, so it is gone at once.
+            let _gone = thread.join();
+            Outcome::Ended(ended)
+        }
+        Err(_) => Outcome::Late,
     }
 }
 
