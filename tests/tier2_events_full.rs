@@ -29,6 +29,15 @@ fn reporting_port(device: &str) -> String {
     port.file_name().unwrap().to_string_lossy().into_owned()
 }
 
+/// What the card's own registers say of uncorrectable errors; the first of its extended capabilities has them.
+#[track_caller]
+fn uncorrectable(card: &Card) -> u32 {
+    let config = std::fs::read(format!("/sys/bus/pci/devices/{}/config", card.at)).unwrap();
+    let word = |at: usize| u32::from_le_bytes(config[at..at + 4].try_into().unwrap());
+    assert_eq!(word(0x100) & 0xffff, 1, "advanced error reporting");
+    word(0x104)
+}
+
 #[test]
 fn an_error_pauses_the_guest_whose_device_may_have_had_it_and_no_other() {
     let (disk, card) = (
@@ -59,12 +68,15 @@ fn an_error_pauses_the_guest_whose_device_may_have_had_it_and_no_other() {
     server.says("# ");
     let digest = disk.is_written_by(&mut server);
 
-    // The card does, and has counted none: its policy would stop its guest, and does not.
+    // The card does, and has counted none: its policy would stop its guest, and does not. Nor for an error of which it tells nobody.
+    monitor.injects(&card.at, "COMP_TIME");
+    assert_ne!(uncorrectable(&card), 0);
     monitor.injects(&ports[1], "COMP_TIME");
     other.reports(&format!(
         "device {}: a non-fatal error of {}; policy: report",
         card.at, ports[1]
     ));
+    assert_eq!(uncorrectable(&card), 0, "its next error is not this one");
     card.reaches_by(&mut other, &card.at, "10.0.2.15");
     other.types("poweroff -f\n");
     assert_eq!(other.ends().0, Some(0));
