@@ -19,9 +19,15 @@ pub fn lending(progress: Progress, mut sink: impl FnMut(Stream, &[u8])) -> Resul
     drop(step);
     for program in benches {
         let program = program?;
-        let job = Job::new([&*program.to_string_lossy(), "--bench"])
-            .folder("/tmp")
-            .guard(GUARD);
+        // Times of an emulator compare within one run only, so nothing is kept for the next.
+        let job = Job::new([
+            &*program.to_string_lossy(),
+            "--bench",
+            "--discard-baseline",
+            "--noplot",
+        ])
+        .folder("/tmp")
+        .guard(GUARD);
         let mut said = Vec::new();
         let status = l1.run_with(&job, |stream, bytes| {
             if stream == Stream::Stderr {
