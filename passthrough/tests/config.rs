@@ -427,3 +427,13 @@ proptest! {
         prop_assert!(found.standard.len() <= 48 && found.extended.len() <= 960);
     }
 }
+
+#[test]
+fn what_the_fuzzer_has_found_keeps_the_rules() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/config_space");
+    let seeds: Vec<_> = std::fs::read_dir(seeds).unwrap().flatten().collect();
+    assert!(seeds.len() > 30, "{} seeds", seeds.len());
+    for seed in seeds {
+        config_rules::hold(&std::fs::read(seed.path()).unwrap());
+    }
+}
