@@ -64,7 +64,8 @@ job() {
 where() {
     echo w >/proc/sysrq-trigger
     for task in $(cat "$jobs-$1/cgroup.procs"); do
-        echo "task $task: $(tr '\0' ' ' <"/proc/$task/cmdline")"
+        # Its words are in its memory, which a task that hangs can have locked.
+        echo "task $task: $(timeout 1 tr '\0' ' ' <"/proc/$task/cmdline" || cat "/proc/$task/comm")"
         for thread in /proc/"$task"/task/*; do
             echo "  thread ${thread##*/} ($(cat "$thread/comm")): $(head -n 8 "$thread/stack" | sed 's/.* //' | tr '\n' ' ')"
         done
