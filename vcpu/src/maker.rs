@@ -13,7 +13,7 @@ use crate::meter::Gauge;
 use crate::parked::ParkedVcpu;
 use crate::registers::entry_state;
 use crate::stats::StatsFile;
-use crate::sys::run_page::RunPage;
+use crate::sys::run_page::{RunPage, keep_from_children};
 
 /// One vCPU under work.
 pub(crate) struct Maker {
@@ -24,11 +24,14 @@ pub(crate) struct Maker {
 impl Maker {
     /// A new vCPU of `vm`, with as many error banks as the host's processors.
     pub(crate) fn create(vm: &Vm, vcpu: u32) -> Result<Self, ParkError> {
-        let fd = vm.fd().create_vcpu(u64::from(vcpu));
-        let fd = fd.map_err(|error| ParkError::Create {
-            vcpu,
-            source: os(error),
-        })?;
+        let refused = |source| ParkError::Create { vcpu, source };
+        let size = vm.kvm().get_vcpu_mmap_size().map_err(os).map_err(refused)?;
+        let mut fd = vm
+            .fd()
+            .create_vcpu(u64::from(vcpu))
+            .map_err(os)
+            .map_err(refused)?;
+        keep_from_children(&mut fd, size).map_err(refused)?;
         if let Some(banks) = banks_of_host() {
             limit_banks(&fd, banks);
         }

@@ -54,6 +54,23 @@ fn every_vcpu_finds_its_own_number_in_its_table() {
 }
 
 #[test]
+fn no_child_inherits_the_pages_that_hold_a_vcpu_open() {
+    let machine = Machine::new(2, &[]);
+    let _parked = Parked::create(&machine.partition, FLAT, &VcpuPolicy::default()).unwrap();
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let (mut of_vcpu, mut flags) = (false, Vec::new());
+    for line in maps.lines() {
+        of_vcpu |= line.contains("kvm-vcpu:");
+        if let Some(found) = line.strip_prefix("VmFlags:") {
+            flags.extend(Some(found).filter(|_| std::mem::take(&mut of_vcpu)));
+        }
+    }
+    // Each vCPU's pages are mapped by kvm-ioctls, their head by this crate too.
+    assert!(flags.len() >= 4, "{flags:#?}");
+    assert!(flags.iter().all(|flags| flags.contains(" dc")), "{flags:#?}");
+}
+
+#[test]
 fn a_vcpu_has_as_many_error_banks_as_the_host() {
     let machine = Machine::new(1, &[]);
     let parked = Parked::create(&machine.partition, FLAT, &VcpuPolicy::default()).unwrap();

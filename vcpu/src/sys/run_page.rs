@@ -29,7 +29,9 @@ impl RunPage {
         }
         let page =
             NonNull::new(page.cast()).ok_or_else(|| io::Error::other("the kernel mapped page zero"))?;
-        Ok(Self { page })
+        let own = Self { page };
+        advise_dont_fork(page, PAGE)?;
+        Ok(own)
     }
 
     /// Makes the next `KVM_RUN` return at once with EINTR, once pending I/O is complete.
@@ -79,6 +81,20 @@ impl RunPage {
         // SAFETY: the assertion keeps the aligned read inside the mapped page; `Word` types are valid for any bytes, and volatile
         // because the kernel writes here.
         unsafe { from.read_volatile() }
+    }
+}
+
+/// Leaves the `size` bytes of `kvm_run` that `VcpuFd` has mapped out of later children. One that outlives this process, stuck in a driver,
+/// would keep the virtual machine, and so the VFIO groups that it knows, for as long.
+pub(crate) fn keep_from_children(vcpu: &mut VcpuFd, size: usize) -> io::Result<()> {
+    advise_dont_fork(NonNull::from(vcpu.get_kvm_run()).cast(), size)
+}
+
+fn advise_dont_fork(start: NonNull<u8>, size: usize) -> io::Result<()> {
+    // SAFETY: this advice changes what a later fork copies, nothing in this process.
+    match unsafe { libc::madvise(start.as_ptr().cast(), size, libc::MADV_DONTFORK) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
