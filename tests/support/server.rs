@@ -143,7 +143,13 @@ impl Server {
 fn without_good_news(said: &str) -> String {
     let good = |line: &str| {
         let asked = line.trim_end().ends_with(": plugged") || line.trim_end().ends_with(": unplugged");
-        line.starts_with("vmm: device ") && (line.contains(", and well: ") || asked)
+        let of_device = line.starts_with("vmm: device ") && (line.contains(", and well: ") || asked);
+        // Told only where memory takes its time.
+        let of_memory = ["populating guest memory: ", "mapping guest memory for DMA: "];
+        of_device
+            || of_memory
+                .iter()
+                .any(|step| line.starts_with(&format!("vmm: {step}")))
     };
     let rest = said.split_inclusive('\n').filter(|line| !good(line));
     rest.collect()
