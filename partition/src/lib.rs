@@ -65,7 +65,7 @@ pub use reserved::Reserved;
 pub use spec::{CpuMode, CpuRequest, NodeRequest, PageSize, PartitionSpec, Siblings};
 pub use state_dir::StateDir;
 pub use step::{STEP_TARGET, step};
-pub use sys::mapping::{Backing, Mapping};
+pub use sys::mapping::{Backing, Mapping, keep_from_children};
 pub use sys::peer::Peer;
 pub use sys::ram::RamRegion;
 pub use sys::slot::Slot;

@@ -1,10 +1,11 @@
 //! The making of one vCPU: each part of its state, and KVM's refusal of it by name.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use kvm_bindings::{CpuId, Msrs, kvm_cpuid_entry2, kvm_fpu, kvm_msr_entry};
 use kvm_ioctls::VcpuFd;
-use pellucid_partition::{Entry, GuestAddress, GuestMemory, Layout, Populated, Vm};
+use pellucid_partition::{Entry, GuestAddress, GuestMemory, Layout, Populated, Vm, keep_from_children};
 
 use crate::dispatch::Dispatch;
 use crate::error::ParkError;
@@ -13,7 +14,7 @@ use crate::meter::Gauge;
 use crate::parked::ParkedVcpu;
 use crate::registers::entry_state;
 use crate::stats::StatsFile;
-use crate::sys::run_page::{RunPage, keep_from_children};
+use crate::sys::run_page::RunPage;
 
 /// One vCPU under work.
 pub(crate) struct Maker {
@@ -31,7 +32,9 @@ impl Maker {
             .create_vcpu(u64::from(vcpu))
             .map_err(os)
             .map_err(refused)?;
-        keep_from_children(&mut fd, size).map_err(refused)?;
+        // They hold the virtual machine open, and so the VFIO groups that it knows.
+        let page = NonNull::from(fd.get_kvm_run()).cast();
+        keep_from_children(page, size).map_err(refused)?;
         if let Some(banks) = banks_of_host() {
             limit_banks(&fd, banks);
         }

@@ -130,9 +130,12 @@ impl Drop for Mapping {
     }
 }
 
-/// Leaves a range that the caller owns out of the memory of later children: one that outlives this process (stuck in a driver) would
-/// keep the guest's memory, or a device open, for as long.
-pub(super) fn keep_from_children(start: NonNull<u8>, size: usize) -> io::Result<()> {
+/// Leaves `size` bytes that the caller has mapped at `start`, both in whole pages, out of the memory of later children: one that outlives
+/// this process (stuck in a driver) would keep the guest's memory, or a device or a virtual machine open, for as long.
+///
+/// # Errors
+/// The kernel refuses the advice: the range is not mapped, or not in whole pages.
+pub fn keep_from_children(start: NonNull<u8>, size: usize) -> io::Result<()> {
     // SAFETY: this advice changes what a later fork copies, nothing in this process.
     unsafe { rustix::mm::madvise(start.as_ptr().cast(), size, rustix::mm::Advice::LinuxDontFork) }?;
     Ok(())

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use kvm_bindings::{kvm_run, kvm_run__bindgen_ty_1__bindgen_ty_4 as Io};
 use kvm_ioctls::VcpuFd;
+use pellucid_partition::keep_from_children;
 
 /// One page of `kvm_run`; unmapped when dropped.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ impl RunPage {
         let page =
             NonNull::new(page.cast()).ok_or_else(|| io::Error::other("the kernel mapped page zero"))?;
         let own = Self { page };
-        advise_dont_fork(page, PAGE)?;
+        keep_from_children(page, PAGE)?;
         Ok(own)
     }
 
@@ -81,20 +82,6 @@ impl RunPage {
         // SAFETY: the assertion keeps the aligned read inside the mapped page; `Word` types are valid for any bytes, and volatile
         // because the kernel writes here.
         unsafe { from.read_volatile() }
-    }
-}
-
-/// Leaves the `size` bytes of `kvm_run` that `VcpuFd` has mapped out of later children. One that outlives this process, stuck in a driver,
-/// would keep the virtual machine, and so the VFIO groups that it knows, for as long.
-pub(crate) fn keep_from_children(vcpu: &mut VcpuFd, size: usize) -> io::Result<()> {
-    advise_dont_fork(NonNull::from(vcpu.get_kvm_run()).cast(), size)
-}
-
-fn advise_dont_fork(start: NonNull<u8>, size: usize) -> io::Result<()> {
-    // SAFETY: this advice changes what a later fork copies, nothing in this process.
-    match unsafe { libc::madvise(start.as_ptr().cast(), size, libc::MADV_DONTFORK) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
     }
 }
 
