@@ -15,11 +15,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use pellucid_partition::{ConfigHandler, GuestAddress, GuestMemory, Layout, PageSize, StateDir};
+use pellucid_partition::{GuestAddress, GuestMemory, Layout, PageSize, StateDir};
 use pellucid_passthrough::{
     Assigned, BarShape, Bound, Guest, Inventory, IoSpace, IrqKind, RegionIndex, View,
 };
-use scene::{Scene, bdf, state};
+use scene::{Scene, arm_msi, bdf, state};
 
 const EDU: &str = "0000:00:05.0";
 const NVME: &str = "0000:02:00.0";
@@ -97,7 +97,7 @@ fn interrupt(criterion: &mut Criterion, state: &StateDir) {
         bench.iter_custom(|times| taken_by_host(&bound, times));
     });
     let (mut assigned, mut bar) = assign(&scene, bound);
-    arm(&*assigned.config());
+    arm_msi(&*assigned.config(), VECTOR);
     group.bench_function("guest's MSI", |bench| {
         bench.iter_custom(|times| taken_by_guest(&mut scene, bar, times));
     });
@@ -107,7 +107,7 @@ fn interrupt(criterion: &mut Criterion, state: &StateDir) {
         bound = assigned.unassign();
         let host = taken_by_host(&bound, TIMES);
         (assigned, bar) = assign(&scene, bound);
-        arm(&*assigned.config());
+        arm_msi(&*assigned.config(), VECTOR);
         rounds.push([host, taken_by_guest(&mut scene, bar, TIMES)]);
     }
     let [host, guest] = medians(rounds.into_iter()).map(|took| each(took, TIMES));
@@ -141,24 +141,6 @@ fn taken_by_host(bound: &Bound, times: u64) -> Duration {
 fn taken_by_guest(scene: &mut Scene, bar: u64, times: u64) -> Duration {
     let times = times as u32;
     timed(|| assert_eq!(scene.raise_and_count(bar, &[VECTOR], times), (times, 0)))
-}
-
-/// Has the device's MSI raise [`VECTOR`] on CPU 0.
-fn arm(config: &dyn ConfigHandler) {
-    let byte = |at| {
-        let mut data = [0];
-        config.read(at, &mut data);
-        data[0]
-    };
-    let mut at = u16::from(byte(0x34));
-    while byte(at) != 0x05 {
-        at = u16::from(byte(at + 1));
-        assert_ne!(at, 0, "the device has MSI");
-    }
-    config.write(at + 4, &0xfee0_0000_u32.to_le_bytes());
-    config.write(at + 8, &0_u32.to_le_bytes());
-    config.write(at + 12, &u16::from(VECTOR).to_le_bytes());
-    config.write(at + 2, &[1, 0]);
 }
 
 /// Guest memory mapped for DMA, in pages of each kind; resident before, so that it is mapping that is measured.

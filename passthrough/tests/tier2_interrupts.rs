@@ -7,9 +7,9 @@ mod scene;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pellucid_partition::{ConfigHandler, Gsi};
+use pellucid_partition::Gsi;
 use pellucid_passthrough::{Assigned, Inventory, IoSpace, View};
-use scene::{Scene, bdf, state};
+use scene::{Scene, arm_msi, bdf, msi, state};
 
 const EDU: &str = "0000:00:05.0";
 /// Raises the interrupt with the bits written.
@@ -36,20 +36,6 @@ fn assign(scene: &Scene, state: &pellucid_partition::StateDir, line: Option<Gsi>
     let assigned = bound.assign(&scene.guest, view).unwrap();
     assigned.config().write(0x04, &[0x06, 0]);
     (assigned, bar)
-}
-
-fn msi(config: &dyn ConfigHandler) -> u16 {
-    let byte = |at: u16| {
-        let mut data = [0];
-        config.read(at, &mut data);
-        data[0]
-    };
-    let mut at = u16::from(byte(0x34));
-    while byte(at) != 0x05 {
-        at = u16::from(byte(at + 1));
-        assert_ne!(at, 0, "no MSI");
-    }
-    at
 }
 
 #[test]
@@ -84,11 +70,7 @@ fn at_full_rate_no_interrupt_is_lost_also_while_its_vector_moves() {
     let mut scene = Scene::new(&state, "edu");
     let (assigned, bar) = assign(&scene, &state, None);
     let config = assigned.config();
-    let at = msi(&*config);
-    config.write(at + 4, &0xfee0_0000_u32.to_le_bytes());
-    config.write(at + 8, &[0; 4]);
-    config.write(at + 12, &[0x45, 0]);
-    config.write(at + 2, &[0x01, 0]);
+    let at = arm_msi(&*config, 0x45);
     let start = Instant::now();
     assert_eq!(scene.raise_and_count(bar, &[0x45, 0x56], TIMES), (TIMES, 0));
     println!(

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use pellucid_partition::{
-    Bdf, GuestAddress, Inventory as Host, LastHit, MmioHandler, PartitionSpec, Plan, Populated, StateDir,
+    Bdf, ConfigHandler, GuestAddress, Inventory as Host, LastHit, MmioHandler, PartitionSpec, Plan,
+    Populated, StateDir,
 };
 use pellucid_passthrough::{BarShape, Function, Guest, Inventory, Placement, PlacementWindows};
 
@@ -197,6 +198,33 @@ pub(crate) fn state() -> (tempfile::TempDir, StateDir) {
 
 pub(crate) fn bdf(text: &str) -> Bdf {
     text.parse().unwrap()
+}
+
+/// Where the MSI capability is.
+#[track_caller]
+pub(crate) fn msi(config: &dyn ConfigHandler) -> u16 {
+    let byte = |at: u16| {
+        let mut data = [0];
+        config.read(at, &mut data);
+        data[0]
+    };
+    let mut at = u16::from(byte(0x34));
+    while byte(at) != 0x05 {
+        at = u16::from(byte(at + 1));
+        assert_ne!(at, 0, "no MSI");
+    }
+    at
+}
+
+/// Has the function's MSI raise `vector` on CPU 0; returns where the capability is.
+#[track_caller]
+pub(crate) fn arm_msi(config: &dyn ConfigHandler, vector: u8) -> u16 {
+    let at = msi(config);
+    config.write(at + 4, &0xfee0_0000_u32.to_le_bytes());
+    config.write(at + 8, &[0; 4]);
+    config.write(at + 12, &[vector, 0]);
+    config.write(at + 2, &[0x01, 0]);
+    at
 }
 
 pub(crate) fn driver_of(device: &str) -> Option<String> {
