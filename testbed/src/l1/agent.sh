@@ -35,18 +35,17 @@ job() {
     err=$!
     source=/dev/null
     feeder=
+    start="echo 0 >$jobs-$id/cgroup.procs; exec taskset -c $cpus chroot /host /bin/sh /run/testbed/job-$id.sh"
     case $2 in
     stdin) feed >"$work/in" 3>&- 4>&- 5>&- & feeder=$!; source=$work/in ;;
     tty) source=/dev/hvc0 ;;
     esac
     if [ "$2" = tty ]; then
-        setsid -c sh -c "echo 0 >$jobs-$id/cgroup.procs; exec taskset -c $cpus chroot /host /bin/sh /run/testbed/job-$id.sh" \
-            <$source >$source 2>&1 3>&- 4>&- 5>&- &
+        setsid -c sh -c "$start" <$source >$source 2>&1 3>&- 4>&- 5>&- &
         task=$!
         : >"$work/out" >"$work/err"
     else
-        setsid sh -c "echo 0 >$jobs-$id/cgroup.procs; exec taskset -c $cpus chroot /host /bin/sh /run/testbed/job-$id.sh" \
-            <$source >"$work/out" 2>"$work/err" 3>&- 4>&- 5>&- &
+        setsid sh -c "$start" <$source >"$work/out" 2>"$work/err" 3>&- 4>&- 5>&- &
         task=$!
     fi
     wait $task
