@@ -1,6 +1,7 @@
 //! The second controller in a hot-plug slot: where it is, as the guest and the host see it.
 
 use super::host::{DATA, Pattern, driver_of};
+use super::standing::blocked;
 use super::{Server, Vmm, eventually};
 
 /// How it is lent.
@@ -14,22 +15,6 @@ pub(crate) fn does(vmm: &Vmm, words: &[&str]) {
     let answer = vmm.ask(words);
     let fine = (answer.status, answer.err.as_str()) == (Some(0), "");
     assert!(fine, "{words:?}: {answer:?}\n{}", blocked());
-}
-
-/// Where the tasks stand that wait in the kernel and cannot be woken.
-fn blocked() -> String {
-    let mut found = String::new();
-    for task in std::fs::read_dir("/proc").unwrap().flatten() {
-        let read = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
-        if read("status").contains("State:\tD") {
-            found += &format!(
-                "{} stands at\n{}",
-                read("status").lines().next().unwrap_or(""),
-                read("stack")
-            );
-        }
-    }
-    found
 }
 
 /// The guest's name for the disk with that serial, once it is there.

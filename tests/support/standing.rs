@@ -12,6 +12,20 @@ pub(crate) fn standing(pid: u32) -> String {
     format!("its threads and vCPUs:\n{first}a second later:\n{}", sample(pid))
 }
 
+/// Where the processes stand that wait in the kernel and cannot be woken.
+pub(crate) fn blocked() -> String {
+    let mut text = String::new();
+    for entry in read_dir("/proc").into_iter().flatten().flatten() {
+        let read = |name: &str| read_to_string(entry.path().join(name)).unwrap_or_default();
+        let status = read("status");
+        if status.contains("State:\tD") {
+            let name = status.lines().next().unwrap_or_default();
+            let _in_memory = writeln!(text, "{name} stands at\n{}", read("stack"));
+        }
+    }
+    text
+}
+
 fn sample(pid: u32) -> String {
     let mut text = String::new();
     for entry in read_dir(format!("/proc/{pid}/task"))
