@@ -52,6 +52,7 @@ fn print_plan(spec: &ServerSpec, examination: &Examination) {
     }
     if let Some(boot) = examination.boot_plan() {
         println!("  boots    {} ({})", boot.title, boot.entry_id);
+        println!("  chosen   {}", boot.why);
         println!("  kernel   {}", boot.kernel);
         println!("  cmdline  {}", boot.command_line);
     }

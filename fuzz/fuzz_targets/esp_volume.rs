@@ -34,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let Ok(plan) = disk.plan() else { return };
     for path in [&plan.kernel].into_iter().chain(&plan.initrds) {
-        if let Ok(Some(mut file)) = disk.file(path) {
+        if let Ok(Some(mut file)) = disk.open_file(path) {
             let size = file.size();
             let read = file
                 .read_to_end(&mut Vec::new())

@@ -24,19 +24,22 @@ fn main() -> ExitCode {
 fn print_plan(path: &Path) -> Result<(), DiscoverError> {
     let disk = BootDisk::open(path)?;
     let plan = disk.plan()?;
-    println!("boots        {} ({})", plan.title, plan.entry_id);
-    for path in [&plan.kernel].into_iter().chain(&plan.initrds) {
-        let size = disk.file(path)?.map_or(0, |file| file.size());
-        println!("file         {path}, {} KiB", size.div_ceil(1024));
+    println!("boots        {} ({}): {}", plan.title, plan.entry_id, plan.why);
+    for file in [&plan.kernel].into_iter().chain(&plan.initrds) {
+        let size = disk.open_file(file)?.map_or(0, |opened| opened.size());
+        println!("file         {file}, {} KiB", size.div_ceil(1024));
     }
     println!("command line {}", plan.command_line);
-    for (index, candidate) in plan.candidates.iter().enumerate() {
-        let note = match (&candidate.missing, candidate.tries_left) {
-            (Some(path), _) => format!(" (passed over: {path} is missing)"),
+    for (index, entry) in plan.menu.entries.iter().enumerate() {
+        let note = match (entry.obstacle(), entry.tries_left) {
+            (Some(reason), _) => format!(" (cannot be booted: {reason})"),
             (None, Some(left)) => format!(" ({left} boot attempts left)"),
             (None, None) => String::new(),
         };
-        println!("menu {:>3}     {}{note}", index + 1, candidate.title);
+        println!("menu {:>3}     {}{note}", index + 1, entry.title);
+    }
+    for warning in &plan.menu.warnings {
+        println!("warning      {warning}");
     }
     Ok(())
 }

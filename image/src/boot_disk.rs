@@ -1,4 +1,4 @@
-//! A server's disk as a boot loader sees it: its EFI system partition, and what would be booted from there.
+//! A server's disk as a boot loader sees it: its partitions that hold boot files, and the files on them.
 //!
 //! Nothing is written, and only what is asked for is read.
 
@@ -8,17 +8,19 @@ use std::io::{self, Read, Seek};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+use crate::boot_file::{BootFile, Volume};
 use crate::boot_plan::BootPlan;
-use crate::disk::{DiskFile, DiskSource, Fat, TableError, boot_partitions};
+use crate::disk::{DirectoryEntry, DiskFile, DiskSource, Fat, TableError, boot_partitions};
 use crate::error::DiscoverError;
 use crate::kernel::{Linux, SourceFile};
 
 /// An opened disk with an EFI system partition. Nothing is known yet of what it boots.
 pub struct BootDisk<R> {
-    pub(crate) name: String,
-    pub(crate) source: DiskSource<R>,
-    pub(crate) esp: Fat,
-    pub(crate) has_extended: bool,
+    name: String,
+    source: DiskSource<R>,
+    esp: Fat,
+    /// The extended boot loader partition, or why it cannot be read.
+    extended: Option<io::Result<Fat>>,
 }
 
 impl BootDisk<File> {
@@ -79,11 +81,12 @@ impl<R: Read + Seek> BootDisk<R> {
         };
         let esp = Fat::open(&source, range.clone()).map_err(|e| read("its EFI system partition", e))?;
         tracing::debug!(disk = name, start = range.start, "EFI system partition");
+        let extended = table.extended.map(|range| Fat::open(&source, range));
         Ok(Self {
             name,
             source,
             esp,
-            has_extended: table.has_extended,
+            extended,
         })
     }
 
@@ -95,9 +98,23 @@ impl<R: Read + Seek> BootDisk<R> {
 
     /// Opens a file on the ESP; upper and lower case are the same, as FAT has it.
     pub fn file(&self, path: &str) -> Result<Option<DiskFile<'_, R>>, DiscoverError> {
-        self.esp
-            .open_file(&self.source, path)
-            .map_err(|source| self.read_error(path, source))
+        self.fat_file(Volume::Esp, path)
+    }
+
+    /// Opens a boot file, or the part of one; `None` when it is not there.
+    pub fn open_file<'d>(&'d self, file: &BootFile) -> Result<Option<SourceFile<'d>>, DiscoverError>
+    where
+        R: 'd,
+    {
+        let Some(opened) = self.fat_file(file.volume, &file.path)? else {
+            return Ok(None);
+        };
+        let (name, size) = (format!("{}:{file}", self.name), opened.size());
+        let whole = SourceFile::new(&name, size, opened);
+        Ok(Some(match &file.part {
+            Some(part) => whole.part(part.offset, part.size),
+            None => whole,
+        }))
     }
 
     /// The kernel and initrds of `plan`, opened, ready to be loaded into a guest's memory.
@@ -105,15 +122,12 @@ impl<R: Read + Seek> BootDisk<R> {
     where
         R: 'd,
     {
-        let open = |path: &String| -> Result<SourceFile<'d>, DiscoverError> {
-            let file = self
-                .file(path)?
-                .ok_or_else(|| self.missing(&plan.entry_id, path))?;
-            Ok(SourceFile::new(
-                &format!("{}:{path}", self.name),
-                file.size(),
-                file,
-            ))
+        let open = |file: &BootFile| -> Result<SourceFile<'d>, DiscoverError> {
+            self.open_file(file)?.ok_or_else(|| DiscoverError::MissingFile {
+                disk: self.name.clone(),
+                entry: plan.entry_id.clone(),
+                file: file.to_string(),
+            })
         };
         Ok(Linux {
             kernel: open(&plan.kernel)?,
@@ -122,16 +136,61 @@ impl<R: Read + Seek> BootDisk<R> {
         })
     }
 
-    pub(crate) fn exists(&self, path: &str) -> Result<bool, DiscoverError> {
-        Ok(self.file(path)?.is_some())
+    /// The extended boot loader partition, or why it cannot be read; `None` when the disk has none.
+    pub(crate) fn extended(&self) -> Option<Result<&Fat, &io::Error>> {
+        self.extended.as_ref().map(Result::as_ref)
+    }
+
+    pub(crate) fn exists(&self, volume: Volume, path: &str) -> Result<bool, DiscoverError> {
+        Ok(self.fat_file(volume, path)?.is_some())
+    }
+
+    /// What a directory holds, in the order of the disk; nothing when it is not there.
+    pub(crate) fn list(&self, volume: Volume, path: &str) -> Result<Vec<DirectoryEntry>, DiscoverError> {
+        let listed = self.fat(volume).map(|fat| fat.list(&self.source, path));
+        let listed = listed
+            .transpose()
+            .map_err(|source| self.read_error(path, source))?;
+        Ok(listed.flatten().unwrap_or_default())
     }
 
     /// A configuration file's content; `None` when it is not there.
-    pub(crate) fn small_file(&self, path: &str) -> Result<Option<Vec<u8>>, DiscoverError> {
-        self.file(path)?.map(|file| self.content(path, file)).transpose()
+    pub(crate) fn small_file(&self, volume: Volume, path: &str) -> Result<Option<Vec<u8>>, DiscoverError> {
+        let file = self.fat_file(volume, path)?;
+        file.map(|file| self.read_small(path, file)).transpose()
     }
 
-    pub(crate) fn content(&self, path: &str, mut file: DiskFile<'_, R>) -> Result<Vec<u8>, DiscoverError> {
+    /// The content of a configuration file that was listed.
+    pub(crate) fn content(
+        &self,
+        volume: Volume,
+        path: &str,
+        listed: &DirectoryEntry,
+    ) -> Result<Vec<u8>, DiscoverError> {
+        let Some(fat) = self.fat(volume) else {
+            return Ok(Vec::new());
+        };
+        let opened = fat.open_entry(&self.source, listed);
+        self.read_small(path, opened.map_err(|source| self.read_error(path, source))?)
+    }
+
+    fn fat(&self, volume: Volume) -> Option<&Fat> {
+        match volume {
+            Volume::Esp => Some(&self.esp),
+            Volume::Xbootldr => self.extended()?.ok(),
+            Volume::Partition(_) => None,
+        }
+    }
+
+    fn fat_file(&self, volume: Volume, path: &str) -> Result<Option<DiskFile<'_, R>>, DiscoverError> {
+        let opened = self.fat(volume).map(|fat| fat.open_file(&self.source, path));
+        let opened = opened
+            .transpose()
+            .map_err(|source| self.read_error(path, source))?;
+        Ok(opened.flatten())
+    }
+
+    fn read_small(&self, path: &str, mut file: DiskFile<'_, R>) -> Result<Vec<u8>, DiscoverError> {
         if file.size() > MAX_CONFIGURATION {
             let limit = io::Error::new(
                 io::ErrorKind::FileTooLarge,
@@ -143,15 +202,6 @@ impl<R: Read + Seek> BootDisk<R> {
         file.read_to_end(&mut content)
             .map_err(|source| self.read_error(path, source))?;
         Ok(content)
-    }
-
-    pub(crate) fn missing(&self, entry: &str, path: &str) -> DiscoverError {
-        let (entry, path) = (entry.to_owned(), path.to_owned());
-        DiscoverError::MissingFile {
-            disk: self.name.clone(),
-            entry,
-            path,
-        }
     }
 
     pub(crate) fn read_error(&self, subject: &str, source: io::Error) -> DiscoverError {

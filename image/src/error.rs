@@ -50,19 +50,55 @@ pub enum DiscoverError {
         /// Partitions in its table.
         partitions: usize,
     },
-    /// The ESP has no entry to boot.
+    /// There is nothing to boot.
     #[error(
-        "{disk}: its EFI system partition has no boot loader entry in loader/entries{found}; install systemd-boot on it, boot it with --firmware, or give the kernel with --kernel"
+        "{disk}: has no entry that a boot loader would show{found}; boot it with --firmware, or give the kernel with --kernel"
     )]
     NoEntry {
         /// The disk.
         disk: String,
         /// What is there instead.
-        found: &'static str,
+        found: String,
     },
-    /// An entry names a file that is not there.
+    /// What would be started cannot be told from the disk.
+    #[error("{disk}: what it would boot cannot be told: {why}; choose with --entry from: {entries}")]
+    Undecided {
+        /// The disk.
+        disk: String,
+        /// Why not.
+        why: String,
+        /// What can be chosen.
+        entries: String,
+    },
+    /// No entry, or more than one, is named so.
+    #[error("{disk}: {found} of its boot entries are named {wanted}; choose with --entry from: {entries}")]
+    NoSuchEntry {
+        /// The disk.
+        disk: String,
+        /// The name.
+        wanted: String,
+        /// Entries with that name.
+        found: usize,
+        /// What can be chosen.
+        entries: String,
+    },
+    /// The entry that would be booted cannot be.
     #[error(
-        "{disk}: the boot loader entry {entry} names {path}, which is not on the EFI system partition; reinstall that kernel, or give one with --kernel"
+        "{disk}: its boot loader would start {entry}, but {reason}; boot it with --firmware, or choose with --entry from: {entries}"
+    )]
+    NotBootable {
+        /// The disk.
+        disk: String,
+        /// The entry.
+        entry: String,
+        /// What is wrong with it.
+        reason: String,
+        /// What can be chosen.
+        entries: String,
+    },
+    /// A file that was there has gone.
+    #[error(
+        "{disk}: {file}, which the boot entry {entry} names, is missing; was the disk written meanwhile?"
     )]
     MissingFile {
         /// The disk.
@@ -70,19 +106,7 @@ pub enum DiscoverError {
         /// The entry.
         entry: String,
         /// The missing file.
-        path: String,
-    },
-    /// The entry that would be booted is not a Linux kernel.
-    #[error(
-        "{disk}: the boot loader would start the EFI program {path} ({entry}), which needs firmware; boot it with --firmware, or make a Linux entry the default in loader/loader.conf"
-    )]
-    NotLinux {
-        /// The disk.
-        disk: String,
-        /// The entry.
-        entry: String,
-        /// The program.
-        path: String,
+        file: String,
     },
 }
 

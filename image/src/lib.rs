@@ -3,6 +3,8 @@
 
 mod acpi;
 mod boot_disk;
+mod boot_file;
+mod boot_menu;
 mod boot_plan;
 mod disk;
 mod entries;
@@ -11,7 +13,9 @@ mod kernel;
 
 pub use acpi::{AcpiBoard, AcpiTables, RootPort, SOFT_OFF_TYPE, intx_gsi};
 pub use boot_disk::BootDisk;
-pub use boot_plan::{BootPlan, Candidate};
+pub use boot_file::{BootFile, FilePart, Volume};
+pub use boot_menu::{BootMenu, Choice, EntrySource, LinuxFiles, MenuEntry, Verdict};
+pub use boot_plan::BootPlan;
 pub use disk::DiskFile;
 pub use entries::{EntryKind, LoaderEntry, compare_versions};
 pub use error::{AcpiError, DiscoverError, LoadError};

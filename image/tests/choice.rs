@@ -17,7 +17,7 @@ fn without_a_default_the_first_entry_of_the_menu_is_booted() {
         .entry("debian-6.1.0-10.conf", "sort-key debian\nversion 6.1.0-10")
         .entry("a-newest+0-3.conf", "sort-key aaa\nversion 99");
     let plan = plan(&disk.build()).unwrap();
-    let order: Vec<&str> = plan.candidates.iter().map(|c| c.entry_id.as_str()).collect();
+    let order: Vec<&str> = plan.menu.entries.iter().map(|c| c.id.as_str()).collect();
     assert_eq!(
         order,
         [
@@ -56,7 +56,7 @@ fn an_entry_for_another_architecture_is_not_in_the_menu() {
     let disk = DiskRecipe::default()
         .entry("z-arm.conf", "architecture aa64")
         .entry("a.conf", "architecture x64");
-    assert_eq!(plan(&disk.build()).unwrap().candidates.len(), 1);
+    assert_eq!(plan(&disk.build()).unwrap().menu.entries.len(), 1);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn hidden_and_automatic_files_are_not_entries() {
         .entry("z.conf.bak", "")
         .entry("a.CONF", "title A");
     let plan = plan(&disk.build()).unwrap();
-    assert_eq!((plan.candidates.len(), plan.entry_id.as_str()), (1, "a.conf"));
+    assert_eq!((plan.menu.entries.len(), plan.entry_id.as_str()), (1, "a.conf"));
 }
 
 #[test]
@@ -77,5 +77,8 @@ fn an_entry_whose_kernel_is_gone_is_passed_over_as_the_loader_does() {
         .with("loader/entries/z.conf", gone);
     let plan = plan(&disk.build()).unwrap();
     assert_eq!(plan.entry_id, "a.conf");
-    assert_eq!(plan.candidates[0].missing.as_deref(), Some("\\gone"));
+    assert_eq!(
+        plan.menu.entries[0].obstacle(),
+        Some("it names \\gone, which is missing")
+    );
 }

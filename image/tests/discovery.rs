@@ -9,7 +9,7 @@ use fatfs::FatType;
 use gpt::disk::LogicalBlockSize;
 use gpt::partition_types;
 use pellucid_image::BootDisk;
-use support::{DiskRecipe, KERNEL, partition, plan, read_all};
+use support::{DiskRecipe, KERNEL, partition, plan, read_file};
 
 fn refusal(disk: &[u8]) -> String {
     let text = plan(disk).unwrap_err().to_string();
@@ -43,16 +43,16 @@ fn a_debian_disk_yields_kernel_initrds_and_the_command_line_its_loader_gives() {
     let boot = BootDisk::new("disk.img", Cursor::new(&disk)).unwrap();
     let plan = boot.plan().unwrap();
     assert_eq!(plan.title, "Debian GNU/Linux 12 (bookworm)");
-    assert_eq!(plan.kernel, "\\debian\\6.1.0-50-amd64\\linux");
+    assert_eq!(plan.kernel.to_string(), "esp:\\debian\\6.1.0-50-amd64\\linux");
     assert_eq!(
         plan.command_line,
         "initrd=\\debian\\6.1.0-50-amd64\\ucode.img initrd=\\debian\\6.1.0-50-amd64\\initrd.img root=UUID=a3c1 ro console=ttyS0"
     );
-    assert_eq!(read_all(boot.file(&plan.kernel).unwrap().unwrap()), KERNEL);
+    assert_eq!(read_file(&boot, &plan.kernel), KERNEL);
     let contents: Vec<_> = plan
         .initrds
         .iter()
-        .map(|i| read_all(boot.file(i).unwrap().unwrap()))
+        .map(|initrd| read_file(&boot, initrd))
         .collect();
     assert_eq!(contents, [vec![1; 513], vec![2; 70_000]]);
 }
@@ -74,11 +74,7 @@ fn every_fat_width_and_sector_size_is_read() {
         .build();
         let boot = BootDisk::new("disk.img", Cursor::new(&disk)).unwrap();
         let initrd = boot.plan().unwrap().initrds.pop().unwrap();
-        assert_eq!(
-            read_all(boot.file(&initrd).unwrap().unwrap()),
-            vec![2; 70_000],
-            "{fat:?} {block:?}"
-        );
+        assert_eq!(read_file(&boot, &initrd), vec![2; 70_000], "{fat:?} {block:?}");
     }
 }
 
@@ -96,7 +92,7 @@ fn an_entry_naming_a_missing_kernel_is_refused_by_name() {
         .build();
     let text = refusal(&disk);
     assert!(
-        text.contains("a.conf names \\gone") && text.contains("reinstall"),
+        text.contains("a.conf (it names \\gone, which is missing)") && text.contains("passes over all"),
         "{text}"
     );
 }
@@ -104,7 +100,10 @@ fn an_entry_naming_a_missing_kernel_is_refused_by_name() {
 #[test]
 fn an_entry_naming_a_missing_initrd_is_refused_by_name() {
     let text = refusal(&DiskRecipe::default().entry("a.conf", "initrd /lost.img").build());
-    assert!(text.contains("a.conf names \\lost.img"), "{text}");
+    assert!(
+        text.contains("would start esp:a.conf, but it names the initrd \\lost.img, which is missing"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -163,16 +162,16 @@ fn an_esp_that_is_not_fat_is_refused_by_name() {
 fn an_esp_without_an_entry_is_refused_and_says_what_is_there_instead() {
     assert!(
         refusal(&DiskRecipe::default().with("EFI/x", "").build())
-            .contains("no boot loader entry in loader/entries;")
+            .contains("no entry that a boot loader would show;")
     );
     let grub = DiskRecipe::default().with("EFI/debian/grub.cfg", "set x=1");
-    assert!(refusal(&grub.build()).contains("only a GRUB configuration"));
+    assert!(refusal(&grub.build()).contains("a GRUB configuration is not read yet"));
     let unified = DiskRecipe::default().with("EFI/Linux/debian.efi", "MZ");
-    assert!(refusal(&unified.build()).contains("only unified kernel images"));
+    assert!(refusal(&unified.build()).contains("unified kernel images in EFI/Linux are not read yet"));
 }
 
 #[test]
-fn a_partition_that_is_not_read_yet_is_named_when_it_may_hold_the_entries() {
+fn an_extended_partition_that_cannot_be_read_is_named_since_it_may_hold_the_entries() {
     let mut disk = DiskRecipe::default().build();
     let config = gpt::GptConfig::new().writable(true);
     let mut table = config.open_from_device(Cursor::new(&mut disk[..])).unwrap();
@@ -180,7 +179,11 @@ fn a_partition_that_is_not_read_yet_is_named_when_it_may_hold_the_entries() {
         .add_partition_at("XBOOTLDR", 2, 6200, 8, partition_types::FREEDESK_BOOT, 0)
         .unwrap();
     table.write().unwrap();
-    assert!(refusal(&disk).contains("(XBOOTLDR) beside it is not read yet"));
+    let text = refusal(&disk);
+    assert!(
+        text.contains("(XBOOTLDR) cannot be read: no FAT boot sector"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -24,9 +24,10 @@ fn menu(entries: &[(&str, &str)]) -> Vec<String> {
         });
     plan(&recipe.build())
         .unwrap()
-        .candidates
+        .menu
+        .entries
         .into_iter()
-        .map(|candidate| candidate.entry_id)
+        .map(|entry| entry.id)
         .collect()
 }
 

@@ -16,7 +16,7 @@ fn boot(disk: &[u8]) {
     };
     let Ok(plan) = boot.plan() else { return };
     for path in [&plan.kernel].into_iter().chain(&plan.initrds) {
-        if let Ok(Some(file)) = boot.file(path) {
+        if let Ok(Some(file)) = boot.open_file(path) {
             let _ = file.take(1 << 20).read_to_end(&mut Vec::new());
         }
     }

@@ -10,7 +10,7 @@ use std::process::Command;
 use pellucid_image::{BootDisk, compare_versions};
 use pellucid_partition::Layout;
 use support::machine::Machine;
-use support::{read_all, small_kernel};
+use support::{read_all, read_file, small_kernel};
 use tempfile::TempDir;
 
 /// Runs a tool; `false` when this machine does not have it.
@@ -122,11 +122,7 @@ fn a_disk_made_by_the_real_tools_boots_in_every_fat_width() {
             plan.command_line, "initrd=\\debian\\initrd.img-6.1.0-50-amd64 ro",
             "{format:?}"
         );
-        assert_eq!(
-            read_all(disk.file(&plan.initrds[0]).unwrap().unwrap()),
-            initrd,
-            "{format:?}"
-        );
+        assert_eq!(read_file(&disk, &plan.initrds[0]), initrd, "{format:?}");
         let machine = Machine::of(64);
         disk.linux(&plan)
             .unwrap()

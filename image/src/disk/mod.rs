@@ -8,6 +8,7 @@ mod file;
 mod source;
 mod table;
 
+pub(crate) use directory::DirectoryEntry;
 pub(crate) use fat::Fat;
 pub use file::DiskFile;
 pub(crate) use source::{DiskSource, fill};

@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use gpt::disk::LogicalBlockSize;
 use gpt::header::{Header, read_header_from_arbitrary_device};
-use gpt::partition::file_read_partitions;
-use gpt::partition_types::{EFI, FREEDESK_BOOT};
+use gpt::partition::{Partition, file_read_partitions};
+use gpt::partition_types::{EFI, FREEDESK_BOOT, Type};
 
 use super::DiskSource;
 
@@ -17,8 +17,8 @@ use super::DiskSource;
 pub(crate) struct BootPartitions {
     /// EFI system partitions, in table order.
     pub(crate) esp: Vec<Range<u64>>,
-    /// Whether there is an extended boot loader partition, which is not read.
-    pub(crate) has_extended: bool,
+    /// The first extended boot loader partition (XBOOTLDR) that lies on the disk.
+    pub(crate) extended: Option<Range<u64>>,
     /// Partitions in the table, of any kind.
     pub(crate) count: usize,
 }
@@ -90,31 +90,23 @@ fn read_table<R: Read + Seek>(
         block,
     )?;
     let size: u64 = block.into();
-    let has_extended = partitions
-        .values()
-        .any(|p| p.part_type_guid.guid == FREEDESK_BOOT.guid);
+    let range = |partition: &Partition| {
+        let end = partition.last_lba.checked_add(1)?.checked_mul(size)?;
+        let start = partition.first_lba.checked_mul(size)?;
+        (start < end && end <= disk.size()).then_some(start..end)
+    };
+    let of = |kind: &Type| {
+        let guid = kind.guid;
+        partitions.values().filter(move |p| p.part_type_guid.guid == guid)
+    };
     let mut found = BootPartitions {
-        has_extended,
+        extended: of(&FREEDESK_BOOT).find_map(range),
         count: partitions.len(),
         ..BootPartitions::default()
     };
-    for partition in partitions
-        .values()
-        .filter(|partition| partition.part_type_guid.guid == EFI.guid)
-    {
-        let end = partition
-            .last_lba
-            .checked_add(1)
-            .and_then(|end| end.checked_mul(size));
-        let range = partition.first_lba.checked_mul(size).zip(end);
-        match range {
-            Some((start, end)) if start < end && end <= disk.size() => found.esp.push(start..end),
-            _ => {
-                return Err(invalid(
-                    "its EFI system partition reaches behind the end of the disk",
-                ));
-            }
-        }
+    for partition in of(&EFI) {
+        let outside = || invalid("its EFI system partition reaches behind the end of the disk");
+        found.esp.push(range(partition).ok_or_else(outside)?);
     }
     Ok(Some(found))
 }

@@ -17,7 +17,11 @@ impl<T: Read + Seek> ReadSeek for T {}
 /// A kernel or initrd, opened for reading, with a name for errors.
 pub struct SourceFile<'a> {
     name: String,
+    /// Where in the reader the file begins.
+    start: u64,
     size: u64,
+    /// Where the next [`Read`] begins.
+    position: u64,
     reader: Box<dyn ReadSeek + 'a>,
 }
 
@@ -46,8 +50,20 @@ impl<'a> SourceFile<'a> {
     pub fn new(name: &str, size: u64, reader: impl ReadSeek + 'a) -> Self {
         Self {
             name: name.to_owned(),
+            start: 0,
             size,
+            position: 0,
             reader: Box::new(reader),
+        }
+    }
+
+    /// The `size` bytes from `offset` as a file of their own, as far as they lie in this one.
+    pub(crate) fn part(self, offset: u64, size: u64) -> Self {
+        let offset = offset.min(self.size);
+        Self {
+            start: self.start.saturating_add(offset),
+            size: size.min(self.size - offset),
+            ..self
         }
     }
 
@@ -65,8 +81,8 @@ impl<'a> SourceFile<'a> {
 
     /// Fills `data` from `offset`, or as much as there is; returns the bytes read.
     pub(crate) fn read_at(&mut self, offset: u64, data: &mut [u8]) -> Result<usize, LoadError> {
-        let start = self.reader.seek(SeekFrom::Start(offset));
-        let filled = start.and_then(|_| crate::disk::fill(&mut self.reader, data));
+        self.position = offset;
+        let filled = crate::disk::fill(self, data);
         filled.map_err(|source| LoadError::Read {
             name: self.name.clone(),
             source,
@@ -99,6 +115,18 @@ impl<'a> SourceFile<'a> {
             done += chunk.len() as u64;
         }
         Ok(())
+    }
+}
+
+impl Read for SourceFile<'_> {
+    fn read(&mut self, data: &mut [u8]) -> io::Result<usize> {
+        let left = self.size.saturating_sub(self.position).min(data.len() as u64) as usize;
+        let data = &mut data[..left];
+        let from = SeekFrom::Start(self.start.saturating_add(self.position));
+        self.reader.seek(from)?;
+        let count = self.reader.read(data)?;
+        self.position += count as u64;
+        Ok(count)
     }
 }
 

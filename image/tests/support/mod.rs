@@ -10,7 +10,7 @@ use fatfs::{FatType, FormatVolumeOptions, FsOptions};
 use gpt::disk::LogicalBlockSize;
 use gpt::{GptConfig, partition_types};
 use linux_loader::loader::bootparam::setup_header;
-use pellucid_image::{BootDisk, BootPlan, DiscoverError};
+use pellucid_image::{BootDisk, BootFile, BootPlan, DiscoverError};
 use vm_memory::ByteValued;
 
 /// What a disk is made of.
@@ -107,6 +107,15 @@ pub(crate) fn read_all(mut file: impl Read + Seek) -> Vec<u8> {
     let mut content = Vec::new();
     file.read_to_end(&mut content).unwrap();
     assert_eq!(content.len() as u64, size);
+    content
+}
+
+/// The bytes of a boot file, through the loader of files.
+pub(crate) fn read_file<R: Read + Seek>(disk: &BootDisk<R>, file: &BootFile) -> Vec<u8> {
+    let mut opened = disk.open_file(file).unwrap().unwrap();
+    let mut content = Vec::new();
+    opened.read_to_end(&mut content).unwrap();
+    assert_eq!(content.len() as u64, opened.size());
     content
 }
 
