@@ -1,9 +1,8 @@
 //! The one validator: a dry run and a real run ask the same questions, and nothing is touched by either.
 
 use std::fmt;
-use std::fs::File;
 
-use pellucid_image::{BootDisk, BootPlan, Linux, SourceFile};
+use pellucid_image::{BootDisk, BootPlan, DiskImage, Linux, SourceFile};
 use pellucid_partition::{
     Bdf, CgroupTree, CpuMode, Entry, GuestMemory, Inventory, Layout, Plan, PlanError, Resource, StateDir,
 };
@@ -28,7 +27,7 @@ pub struct Checked {
 pub(crate) enum Boot {
     Kernel(Linux<'static>),
     Disk {
-        disk: Box<BootDisk<File>>,
+        disk: Box<BootDisk<DiskImage>>,
         plan: Box<BootPlan>,
     },
 }

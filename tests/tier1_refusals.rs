@@ -245,10 +245,10 @@ fn a_disk_that_has_nothing_to_boot_is_refused_with_the_reason() {
         Path::new("/nonexistent/disk"),
         &["/nonexistent/disk", "No such file", "name a disk"],
     );
-    refuse(&vmm.file("empty", b""), &["empty", "no GUID partition table"]);
+    refuse(&vmm.file("empty", b""), &["empty", "no partition table"]);
     refuse(
         &vmm.file("blank", &vec![0; 1 << 20]),
-        &["blank", "no GUID partition table", "--kernel"],
+        &["blank", "no partition table", "--kernel"],
     );
     refuse(
         &disk::partitioned(&image("no-esp"), "8300"),

@@ -3,14 +3,12 @@
 //! Nothing is written, and only what is asked for is read.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use crate::boot_file::{BootFile, Volume};
 use crate::boot_plan::BootPlan;
-use crate::disk::{DirectoryEntry, DiskFile, DiskSource, Fat, TableError, boot_partitions};
+use crate::disk::{DirectoryEntry, DiskFile, DiskImage, DiskSource, Fat, TableError, boot_partitions};
 use crate::error::DiscoverError;
 use crate::kernel::{Linux, SourceFile};
 
@@ -21,26 +19,18 @@ pub struct BootDisk<R> {
     esp: Fat,
     /// The extended boot loader partition, or why it cannot be read.
     extended: Option<io::Result<Fat>>,
+    /// What is wrong with the partition table although it could be read.
+    notes: Vec<String>,
 }
 
-impl BootDisk<File> {
-    /// Opens a disk image or a block device for reading.
+impl BootDisk<DiskImage> {
+    /// Opens a raw or qcow2 disk image or a block device for reading.
     pub fn open(path: &Path) -> Result<Self, DiscoverError> {
         let disk = path.display().to_string();
-        let failed = |source| DiscoverError::Open {
-            disk: disk.clone(),
-            source,
-        };
-        // Asked first: opening a pipe would wait for its other end.
-        let kind = std::fs::metadata(path).map_err(failed)?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(failed(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "neither a file nor a block device",
-            )));
+        match DiskImage::open(path) {
+            Ok(image) => Self::new(&disk, image),
+            Err(source) => Err(DiscoverError::Open { disk, source }),
         }
-        let file = File::open(path).map_err(failed)?;
-        Self::new(&disk, file)
     }
 }
 
@@ -65,7 +55,7 @@ impl<R: Read + Seek> BootDisk<R> {
             },
             TableError::Absent { mbr: true } => DiscoverError::NoTable {
                 disk: name.clone(),
-                found: " (only an MBR or a bare file system)",
+                found: " (only boot code or a bare file system)",
             },
             TableError::Damaged(reason) => read(
                 "its partition table",
@@ -87,6 +77,7 @@ impl<R: Read + Seek> BootDisk<R> {
             source,
             esp,
             extended,
+            notes: table.notes,
         })
     }
 
@@ -94,6 +85,12 @@ impl<R: Read + Seek> BootDisk<R> {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What is wrong with the disk although it can be booted from, in sentences: a damaged table that its backup stood in for.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Opens a file on the ESP; upper and lower case are the same, as FAT has it.

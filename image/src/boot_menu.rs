@@ -151,7 +151,7 @@ impl<R: Read + Seek> BootDisk<R> {
         let mut menu = BootMenu {
             entries: Vec::new(),
             choice: Choice::Undecided { why: String::new() },
-            warnings: Vec::new(),
+            warnings: self.notes().to_vec(),
         };
         for found in menus {
             if menu.entries.is_empty() {

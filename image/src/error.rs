@@ -30,10 +30,8 @@ pub enum DiscoverError {
         /// Why it failed.
         source: io::Error,
     },
-    /// There is no GUID partition table.
-    #[error(
-        "{disk}: no GUID partition table{found}; boot a whole server disk, or give the kernel with --kernel"
-    )]
+    /// There is no partition table, neither a GUID one nor an MBR.
+    #[error("{disk}: no partition table{found}; boot a whole server disk, or give the kernel with --kernel")]
     NoTable {
         /// The disk.
         disk: String,

@@ -16,7 +16,7 @@ pub use boot_disk::BootDisk;
 pub use boot_file::{BootFile, FilePart, Volume};
 pub use boot_menu::{BootMenu, Choice, EntrySource, LinuxFiles, MenuEntry, Verdict};
 pub use boot_plan::BootPlan;
-pub use disk::DiskFile;
+pub use disk::{DiskFile, DiskImage};
 pub use entries::{EntryKind, LoaderEntry, compare_versions};
 pub use error::{AcpiError, DiscoverError, LoadError};
 pub use kernel::{BzImageHeader, HeaderError, Linux, ReadSeek, SourceFile};

@@ -10,28 +10,9 @@ use std::process::Command;
 use pellucid_image::{BootDisk, compare_versions};
 use pellucid_partition::Layout;
 use support::machine::Machine;
+use support::tools::run;
 use support::{read_all, read_file, small_kernel};
 use tempfile::TempDir;
-
-/// Runs a tool; `false` when this machine does not have it.
-fn run(tool: &str, arguments: &[&str]) -> bool {
-    match Command::new(tool)
-        .args(arguments)
-        .env("MTOOLS_SKIP_CHECK", "1")
-        .output()
-    {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("{tool} is not installed: nothing was shown here (packages gdisk, dosfstools, mtools)");
-            false
-        }
-        output => {
-            let output = output.unwrap();
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.success(), "{tool} {arguments:?}: {said}");
-            true
-        }
-    }
-}
 
 /// A server's disk: swap first, then an ESP with `files`, formatted as `format` says. `None` without the tools.
 fn server_disk(directory: &TempDir, format: &[&str], files: &[(&str, &[u8])]) -> Option<PathBuf> {
