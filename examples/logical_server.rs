@@ -24,6 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             initrd: arguments.next(),
             command_line,
         },
+        smbios: pellucid::SmbiosPolicy::default(),
         devices: Vec::new(),
     };
 

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use pellucid_image::{BootDisk, BootPlan, DiskImage, Linux, SourceFile};
+use pellucid_image::{BootDisk, BootPlan, DiskImage, Linux, Smbios, SmbiosTables, SourceFile};
 use pellucid_partition::{
     Bdf, CgroupTree, CpuMode, Entry, GuestMemory, Inventory, Layout, Plan, PlanError, Resource, StateDir,
 };
 use pellucid_passthrough::{Inventory as PciInventory, Quarantine, TakeError};
 
 use crate::error::{CheckError, StartError};
+use crate::identity::{CheckWarning, Identity};
 use crate::offer::{Offer, resource};
 use crate::spec::{CpuPolicy, DeviceSpec, ServerSpec, Source};
 use crate::topology::Topology;
@@ -21,6 +22,7 @@ pub struct Checked {
     pub(crate) boot: Boot,
     pub(crate) offers: Vec<Offer>,
     pub(crate) topology: Topology,
+    pub(crate) smbios: Option<SmbiosTables>,
 }
 
 /// What will be booted, opened for reading.
@@ -40,6 +42,7 @@ pub struct Examination {
     boot: Result<Boot, CheckError>,
     offers: Vec<Offer>,
     topology: Result<Topology, CheckError>,
+    identity: Identity,
     /// Refusals of parts that are there.
     more: Vec<CheckError>,
 }
@@ -67,6 +70,10 @@ impl ServerSpec {
         let offers = Offer::all(&self.devices, &pci, &mut more);
         let topology = Topology::of(&offers, &pci).map_err(CheckError::from);
         more.extend(self.held(state, plan.as_ref().ok())?);
+        let identity = match (&plan, &topology) {
+            (Ok(plan), Ok(topology)) => self.smbios.tables(plan, (topology, &offers), Smbios::survey),
+            _ => None,
+        };
         Ok(Examination {
             kvm,
             plan,
@@ -74,6 +81,7 @@ impl ServerSpec {
             boot,
             offers,
             topology,
+            identity,
             more,
         })
     }
@@ -180,6 +188,7 @@ impl Examination {
             boot: self.boot?,
             offers: self.offers,
             topology: self.topology?,
+            smbios: self.identity.and_then(Result::ok),
         };
         match self.more.into_iter().next() {
             None => Ok(checked),
@@ -196,6 +205,19 @@ impl Examination {
             self.topology.as_ref().err(),
         ];
         parts.into_iter().flatten().chain(&self.more)
+    }
+
+    /// What the server would start without although it was asked for.
+    pub fn warnings(&self) -> impl Iterator<Item = &CheckWarning> {
+        self.identity
+            .iter()
+            .filter_map(|identity| identity.as_ref().err())
+    }
+
+    /// The SMBIOS tables that the guest would find, if any.
+    #[must_use]
+    pub fn smbios(&self) -> Option<&SmbiosTables> {
+        self.identity.as_ref()?.as_ref().ok()
     }
 
     /// The share of the host, if it fits.

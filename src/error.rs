@@ -1,6 +1,6 @@
 //! What can be refused before anything is touched, and what can fail after.
 
-use pellucid_image::{AcpiError, DiscoverError, LoadError};
+use pellucid_image::{AcpiError, DiscoverError, LoadError, SmbiosError};
 use pellucid_partition::{Bdf, ClaimError, CpuError, PartitionError, PlanError};
 use pellucid_passthrough::{Refusal, SriovError, VfioUserError};
 
@@ -205,6 +205,9 @@ pub enum StartError {
     /// The board's tables could not be written.
     #[error(transparent)]
     Tables(#[from] AcpiError),
+    /// The SMBIOS tables could not be written.
+    #[error(transparent)]
+    Smbios(#[from] SmbiosError),
     /// The board could not be built.
     #[error(transparent)]
     Board(#[from] pellucid_chipset::BoardError),

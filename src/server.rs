@@ -106,6 +106,9 @@ impl Checked {
         (tables.root_ports, tables.ecam) = (tree.described_ports(), tree.ecam());
         tables.hot_plug = tree.has_hot_plug();
         tables.tables()?.write(populated.memory())?;
+        if let Some(smbios) = &self.smbios {
+            smbios.write(populated.memory())?;
+        }
         let (ports, bays) = tree.root_ports(populated.interrupts(), events)?;
         let board = Board::attach(&populated, board_spec(&entry, ports, console, events))?;
         let parked = Parked::create(&populated, entry, &VcpuPolicy::default())?;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use pellucid_partition::{Bdf, CpuShare, PartitionSpec};
 use pellucid_passthrough::VfSettings;
 
+use crate::identity::SmbiosPolicy;
 use crate::policy::DevicePolicy;
 
 /// A logical server: its share of the host, what it boots, what it is lent.
@@ -17,6 +18,8 @@ pub struct ServerSpec {
     pub cpu: CpuPolicy,
     /// What it boots.
     pub source: Source,
+    /// Which SMBIOS tables its operating system finds.
+    pub smbios: SmbiosPolicy,
     /// PCI functions it is lent.
     pub devices: Vec<DeviceSpec>,
 }

@@ -9,7 +9,9 @@ use pellucid::partition::{
     Bdf, Cap, CpuRequest, CpuShare, NodeRequest, PageSize, PartitionSpec, Siblings, SpecError, Weight,
 };
 use pellucid::passthrough::{Threshold, VfError, VfSettings};
-use pellucid::{CpuPolicy, DeviceSource, DeviceSpec, Reaction, ServerSpec, Source, VirtualFunction};
+use pellucid::{
+    CpuPolicy, DeviceSource, DeviceSpec, Reaction, ServerSpec, SmbiosPolicy, Source, VirtualFunction,
+};
 
 /// The reference VMM of Pellucid: runs an ordinary server disk as a logical server on lent hardware.
 #[derive(Parser)]
@@ -99,9 +101,6 @@ pub(crate) struct RunArguments {
     /// NUMA nodes that CPUs and memory come from: any, one, or a list (0-1,3)
     #[arg(long = "node", value_name = "NODES", default_value = "any")]
     nodes: NodeRequest,
-    /// Let others that say the same have the sibling threads of dedicated CPUs
-    #[arg(long)]
-    share_siblings: bool,
     #[command(flatten)]
     cpu: CpuArguments,
     #[command(flatten)]
@@ -112,6 +111,8 @@ pub(crate) struct RunArguments {
     /// has none, mac=ADDRESS and vlan=ID given to this one
     #[arg(long = "device", value_name = "BDF|unix:SOCKET[,OPTION]...", value_parser = parse_device)]
     devices: Vec<DeviceSpec>,
+    #[command(flatten)]
+    machine: MachineArguments,
     /// Where the serial console goes: stdio, pty, or a file
     #[arg(long, default_value = "stdio")]
     pub(crate) console: ConsoleTarget,
@@ -128,6 +129,9 @@ struct CpuArguments {
     /// Give each vCPU a host CPU that nobody else gets
     #[arg(long)]
     dedicated: bool,
+    /// Let others that say the same have the sibling threads of dedicated CPUs
+    #[arg(long)]
+    share_siblings: bool,
     /// SCHED_FIFO priority of the vCPU threads on dedicated CPUs, 1 to 99
     #[arg(long, requires = "dedicated", value_name = "PRIORITY")]
     realtime: Option<u8>,
@@ -140,6 +144,13 @@ struct CpuArguments {
     /// Group of logical servers that share among themselves what the group gets
     #[arg(long, conflicts_with = "dedicated")]
     group: Option<String>,
+}
+
+#[derive(Args)]
+struct MachineArguments {
+    /// SMBIOS tables that the guest finds: host, for its share of the machine; host-with-text, with the maker's and owner's free text; none
+    #[arg(long, value_name = "WHICH", default_value_t = SmbiosPolicy::Host)]
+    smbios: SmbiosPolicy,
 }
 
 #[derive(Args)]
@@ -210,7 +221,7 @@ impl RunArguments {
         if self.cpu.dedicated || cpus.listed().is_some() && share.is_none() {
             partition = partition.dedicated();
         }
-        if self.share_siblings {
+        if self.cpu.share_siblings {
             partition = partition.with_siblings(Siblings::Shared);
         }
         // Only hardware reaches memory by physical addresses.
@@ -225,6 +236,7 @@ impl RunArguments {
                 realtime: self.cpu.realtime,
             },
             source: self.source.source(),
+            smbios: self.machine.smbios,
             devices: self.devices.clone(),
         })
     }

@@ -17,6 +17,9 @@ pub(crate) fn check(arguments: &RunArguments) -> Outcome {
         true => println!("{}", serde_json::to_string_pretty(&as_json(&spec, &examination))?),
         false => print_plan(&spec, &examination),
     }
+    for warning in examination.warnings() {
+        eprintln!("vmm: warning: {warning}");
+    }
     let mut status = Status::Done;
     for refusal in examination.refusals() {
         eprintln!("vmm: {refusal}");
@@ -41,8 +44,12 @@ fn as_json(spec: &ServerSpec, examination: &Examination) -> serde_json::Value {
     };
     let devices: Vec<_> = examination.devices().map(device).collect();
     let refusals: Vec<_> = examination.refusals().map(ToString::to_string).collect();
-    json!({ "name": spec.partition.name(), "plan": examination.plan(), "boot": examination.boot_plan(),
-            "devices": devices, "refusals": refusals })
+    let warnings: Vec<_> = examination.warnings().map(ToString::to_string).collect();
+    let smbios = examination
+        .smbios()
+        .map(|tables| json!({ "structures": tables.structures().count(), "left_out": tables.left_out() }));
+    json!({ "name": spec.partition.name(), "plan": examination.plan(), "boot": examination.boot_plan(), "smbios": smbios,
+            "devices": devices, "warnings": warnings, "refusals": refusals })
 }
 
 fn print_plan(spec: &ServerSpec, examination: &Examination) {
@@ -55,6 +62,10 @@ fn print_plan(spec: &ServerSpec, examination: &Examination) {
         println!("  chosen   {}", boot.why);
         println!("  kernel   {}", boot.kernel);
         println!("  cmdline  {}", boot.command_line);
+    }
+    if let Some(smbios) = examination.smbios() {
+        let (count, left) = (smbios.structures().count(), smbios.left_out().len());
+        println!("  smbios   {count} records of the host's for its share, {left} left out");
     }
     for (offer, guest) in examination.devices() {
         let guest = guest.map_or("nothing yet".to_owned(), |guest| guest.to_string());

@@ -72,7 +72,11 @@ fn run_once(
         stays.is_none()
     });
     let hot_plug = spec.devices.iter().any(|device| device.hot_plug);
-    let checked = spec.examine(&state)?.accept()?;
+    let examination = spec.examine(&state)?;
+    for warning in examination.warnings() {
+        eprintln!("vmm: warning: {warning}\r");
+    }
+    let checked = examination.accept()?;
     let (mut console, output) = Console::open(&arguments.console)?;
     let wake = Arc::new(Wake::new()?);
     let (sender, events) = channel();

@@ -10,6 +10,7 @@ mod disk;
 mod entries;
 mod error;
 mod kernel;
+mod smbios;
 
 pub use acpi::{AcpiBoard, AcpiTables, RootPort, SOFT_OFF_TYPE, intx_gsi};
 pub use boot_disk::BootDisk;
@@ -20,3 +21,7 @@ pub use disk::{DiskFile, DiskImage};
 pub use entries::{EntryKind, LoaderEntry, compare_versions};
 pub use error::{AcpiError, DiscoverError, LoadError};
 pub use kernel::{BzImageHeader, HeaderError, Linux, ReadSeek, SourceFile};
+pub use smbios::{
+    Anchor, EntryPoint, FreeText, LeftOut, Smbios, SmbiosError, SmbiosShare, SmbiosTables, Structure,
+    Structures, WhyLeftOut,
+};

@@ -50,7 +50,9 @@ impl Layout {
     /// Legacy video and option ROM space: no RAM is described from here to 1 MiB.
     pub const LEGACY: Range<u64> = 0xa_0000..0x10_0000;
     /// The ACPI root pointer and tables.
-    pub const ACPI: Range<u64> = 0xe_0000..0x10_0000;
+    pub const ACPI: Range<u64> = 0xe_0000..0xf_0000;
+    /// SMBIOS: the entry point, which operating systems look for here, and the table behind it.
+    pub const SMBIOS: Range<u64> = 0xf_0000..0x10_0000;
     /// Where kernels may be loaded.
     pub const HIGH_MEMORY: GuestAddress = GuestAddress(0x10_0000);
     /// What is set aside for the 32-bit BAR window; [`Layout::mmio32`] is the part of it that devices reach.

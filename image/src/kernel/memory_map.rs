@@ -24,7 +24,7 @@ pub(crate) fn memory_map(layout: &Layout) -> Vec<MapEntry> {
     let mut map = vec![
         entry(0, EBDA, RAM),
         entry(EBDA, low, RESERVED),
-        entry(Layout::ACPI.start, Layout::ACPI.end, RESERVED),
+        entry(Layout::ACPI.start, Layout::SMBIOS.end, RESERVED),
         entry(Layout::ECAM.start, Layout::ECAM.end, RESERVED),
         entry(Layout::KVM_IDENTITY_MAP, Layout::KVM_TSS + 3 * 4096, RESERVED),
     ];

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test target uses its part of it")]
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+pub(crate) mod firmware;
 pub(crate) mod machine;
 pub(crate) mod tools;
 

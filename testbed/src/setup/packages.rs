@@ -110,7 +110,7 @@ fn packages(missing: &[Shortage]) -> Vec<&'static str> {
     names
 }
 
-const REQUIRED: [(Needs, &str, &str); 14] = [
+const REQUIRED: [(Needs, &str, &str); 15] = [
     (Needs::Run, "busybox", "busybox-static"),
     (Needs::Run, "depmod", "kmod"),
     (Needs::Run, "xz", "xz-utils"),
@@ -123,6 +123,7 @@ const REQUIRED: [(Needs, &str, &str); 14] = [
     (Needs::Disk, "sgdisk", "gdisk"),
     (Needs::Disk, "mmdebstrap", "mmdebstrap"),
     (Needs::Disk, "iasl", "acpica-tools"),
+    (Needs::Disk, "dmidecode", "dmidecode"),
     (Needs::Disk, "objcopy", "binutils"),
     (Needs::Disk, "cpio", "cpio"),
 ];

@@ -1,0 +1,120 @@
+//! Which machine a guest's operating system is told that it runs on: the host's SMBIOS tables, made the server's.
+
+use std::fmt;
+use std::str::FromStr;
+
+use pellucid_image::{FreeText, Smbios, SmbiosError, SmbiosShare, SmbiosTables};
+use pellucid_partition::Plan;
+
+use crate::offer::Offer;
+use crate::topology::Topology;
+
+/// Which SMBIOS tables a guest has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SmbiosPolicy {
+    /// The host's, for the server's share, without free text of its maker or owner; none where the host has none to be read.
+    #[default]
+    Host,
+    /// The same with that text.
+    HostWithText,
+    /// None.
+    None,
+}
+
+/// A word that is no policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no choice of SMBIOS tables; write host, host-with-text or none")]
+pub struct SmbiosPolicyError {
+    /// The word.
+    pub text: String,
+}
+
+/// Something that a server starts without although it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckWarning {
+    /// The guest has no SMBIOS tables.
+    #[error(
+        "the guest will have no SMBIOS tables, so no name, serial number or onboard devices of the machine: {0}"
+    )]
+    Smbios(#[source] SmbiosError),
+}
+
+/// The tables of a server as planned, if it is to have any; or why it has none.
+pub(crate) type Identity = Option<Result<SmbiosTables, CheckWarning>>;
+
+impl SmbiosPolicy {
+    /// The tables of a server with this plan and these devices, from the tables that `survey` finds.
+    pub(crate) fn tables(
+        self,
+        plan: &Plan,
+        (topology, offers): (&Topology, &[Offer]),
+        survey: fn() -> Result<Smbios, SmbiosError>,
+    ) -> Identity {
+        let free_text = match self {
+            Self::None => return None,
+            Self::Host => FreeText::LeftOut,
+            Self::HostWithText => FreeText::Kept,
+        };
+        let mut share = SmbiosShare::new(plan.layout(), plan.vcpus() as u32);
+        for (offer, guest) in offers.iter().zip(topology.places()) {
+            if let Some(host) = offer.spec().hardware() {
+                share.devices.entry(host).or_insert(*guest);
+            }
+        }
+        let tables = survey().and_then(|host| host.for_guest(&share, free_text));
+        Some(tables.map_err(CheckWarning::Smbios))
+    }
+}
+
+impl FromStr for SmbiosPolicy {
+    type Err = SmbiosPolicyError;
+
+    fn from_str(text: &str) -> Result<Self, SmbiosPolicyError> {
+        match text {
+            "host" => Ok(Self::Host),
+            "host-with-text" => Ok(Self::HostWithText),
+            "none" => Ok(Self::None),
+            _ => Err(SmbiosPolicyError {
+                text: text.to_owned(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for SmbiosPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "host",
+            Self::HostWithText => "host-with-text",
+            Self::None => "none",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_said_as_it_is_shown() {
+        for policy in [SmbiosPolicy::Host, SmbiosPolicy::HostWithText, SmbiosPolicy::None] {
+            assert_eq!(policy.to_string().parse(), Ok(policy));
+        }
+        let refusal = "all".parse::<SmbiosPolicy>().unwrap_err().to_string();
+        assert!(
+            refusal.contains("\"all\"") && refusal.contains("host-with-text"),
+            "{refusal}"
+        );
+    }
+
+    #[test]
+    fn a_warning_says_what_is_missing_and_why() {
+        let none = Smbios::survey_at(std::path::Path::new("/nowhere")).unwrap_err();
+        let warning = CheckWarning::Smbios(none).to_string();
+        assert!(
+            warning.contains("onboard devices") && warning.contains("/nowhere/sys/firmware"),
+            "{warning}"
+        );
+    }
+}
