@@ -50,15 +50,11 @@ impl BootFile {
         }
     }
 
-    /// A part of this file.
+    /// This part of the file.
     #[must_use]
-    pub fn part(&self, name: &str, offset: u64, size: u64) -> Self {
+    pub fn with_part(&self, part: &FilePart) -> Self {
         Self {
-            part: Some(FilePart {
-                name: name.to_owned(),
-                offset,
-                size,
-            }),
+            part: Some(part.clone()),
             ..self.clone()
         }
     }

@@ -51,6 +51,8 @@ pub enum EntrySource {
     UnifiedKernel,
     /// A `menuentry` of GRUB, or a loader entry that its `blscfg` lists.
     Grub,
+    /// `EFI/BOOT/BOOTX64.EFI`, listed where there is no other entry.
+    FallbackProgram,
 }
 
 /// Whether an entry can be booted here, and if not, why.
@@ -147,7 +149,10 @@ impl MenuEntry {
 impl<R: Read + Seek> BootDisk<R> {
     /// Reads the menus of all boot loaders on the disk. Nothing of an entry's files is read but whether they are there.
     pub fn menu(&self) -> Result<BootMenu, DiscoverError> {
-        let menus = [entries::systemd_boot(self)?];
+        let mut menus = vec![entries::systemd_boot(self)?];
+        if menus.iter().all(|menu| menu.entries.is_empty()) {
+            menus.push(entries::fallback_program(self)?);
+        }
         let mut menu = BootMenu {
             entries: Vec::new(),
             choice: Choice::Undecided { why: String::new() },

@@ -11,6 +11,7 @@ mod entries;
 mod error;
 mod kernel;
 mod smbios;
+mod uki;
 
 pub use acpi::{AcpiBoard, AcpiTables, RootPort, SOFT_OFF_TYPE, intx_gsi};
 pub use boot_disk::BootDisk;
@@ -25,3 +26,4 @@ pub use smbios::{
     Anchor, EntryPoint, FreeText, LeftOut, Smbios, SmbiosError, SmbiosShare, SmbiosTables, Structure,
     Structures, WhyLeftOut,
 };
+pub use uki::{OsRelease, Profile, UkiError, UnifiedKernel};

@@ -164,10 +164,8 @@ fn an_esp_without_an_entry_is_refused_and_says_what_is_there_instead() {
         refusal(&DiskRecipe::default().with("EFI/x", "").build())
             .contains("no entry that a boot loader would show;")
     );
-    let grub = DiskRecipe::default().with("EFI/debian/grub.cfg", "set x=1");
-    assert!(refusal(&grub.build()).contains("a GRUB configuration is not read yet"));
-    let unified = DiskRecipe::default().with("EFI/Linux/debian.efi", "MZ");
-    assert!(refusal(&unified.build()).contains("unified kernel images in EFI/Linux are not read yet"));
+    let windows = DiskRecipe::default().with("EFI/Microsoft/Boot/bootmgfw.efi", "MZ");
+    assert!(refusal(&windows.build()).contains("its EFI folder has Microsoft"));
 }
 
 #[test]

@@ -161,6 +161,62 @@ fn fragmented_files_are_read_as_fatfs_reads_them() {
     assert_eq!(expected, content);
 }
 
+/// systemd's stub with sections added by objcopy, as its documentation makes a unified kernel image.
+#[test]
+fn an_image_made_from_systemds_stub_boots_what_was_put_in() {
+    let stub = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
+    if !Path::new(stub).exists() {
+        eprintln!("{stub} is missing: nothing was shown here (package systemd-boot-efi)");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let initrd: Vec<u8> = (0..300_001u32).map(|i| (i * 7 % 253) as u8).collect();
+    let parts: [(&str, &[u8], u64); 4] = [
+        ("osrel", b"ID=debian\nPRETTY_NAME=\"Debian 12\"\n", 0x2_0000),
+        ("cmdline", b"root=/dev/nvme0n1p2 ro\n", 0x3_0000),
+        ("linux", &small_kernel(), 0x200_0000),
+        ("initrd", &initrd, 0x300_0000),
+    ];
+    let mut arguments = Vec::new();
+    for (name, content, address) in parts {
+        std::fs::write(path(name), content).unwrap();
+        arguments.extend(["--add-section".to_owned(), format!(".{name}={}", path(name))]);
+        arguments.extend(["--change-section-vma".to_owned(), format!(".{name}={address:#x}")]);
+    }
+    arguments.extend([stub.to_owned(), path("debian.efi")]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if !run("objcopy", &arguments) {
+        return;
+    }
+    let image = std::fs::read(path("debian.efi")).unwrap();
+    let files: [(&str, &[u8]); 1] = [("EFI/Linux/debian.efi", &image)];
+    let Some(disk) = server_disk(&directory, &["-F", "32", "-s", "1"], &files) else {
+        return;
+    };
+    let disk = BootDisk::open(&disk).unwrap();
+    let plan = disk.plan().unwrap();
+    assert_eq!(
+        (plan.title.as_str(), plan.command_line.as_str()),
+        ("Debian 12", "root=/dev/nvme0n1p2 ro")
+    );
+    assert_eq!(read_file(&disk, &plan.kernel), small_kernel());
+    assert_eq!(read_file(&disk, &plan.initrds[0]), initrd);
+    let machine = Machine::of(64);
+    let linux = disk.linux(&plan).unwrap();
+    linux.load(&machine.memory, &machine.layout).unwrap();
+
+    // The boot loader beside it says its name in the same way.
+    let loader = std::fs::read("/usr/lib/systemd/boot/efi/systemd-bootx64.efi").unwrap();
+    let files: [(&str, &[u8]); 1] = [("EFI/BOOT/BOOTX64.EFI", &loader)];
+    let other = tempfile::tempdir().unwrap();
+    let Some(disk) = server_disk(&other, &["-F", "16"], &files) else {
+        return;
+    };
+    let text = BootDisk::open(&disk).unwrap().plan().unwrap_err().to_string();
+    assert!(text.contains("it is systemd-boot 25"), "{text}");
+}
+
 /// systemd's own comparison, where this machine has it.
 #[test]
 fn versions_compare_as_systemd_compares_them() {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Rank;
 use super::lines::key_values;
 
 /// What an entry boots.
@@ -45,7 +46,7 @@ impl LoaderEntry {
     #[must_use]
     pub fn parse(name: &str, content: &[u8]) -> Option<Self> {
         let mut target = None;
-        let (tries_left, tries_done) = parse_tries(name).unzip();
+        let (tries_left, tries_done) = parse_tries(name, ".conf").unzip();
         let mut entry = Self {
             id: name.to_ascii_lowercase(),
             title: None,
@@ -91,6 +92,17 @@ impl LoaderEntry {
         parts.join(" ")
     }
 
+    pub(crate) fn rank(&self) -> Rank {
+        Rank {
+            id: self.id.clone(),
+            sort_key: self.sort_key.clone(),
+            version: self.version.clone(),
+            machine_id: self.machine_id.clone(),
+            tries_left: self.tries_left,
+            tries_done: self.tries_done,
+        }
+    }
+
     fn add_options(&mut self, value: String) {
         self.options = match self.options.take() {
             Some(before) => Some(format!("{before} {value}")),
@@ -111,10 +123,10 @@ fn efi_path(value: &str) -> String {
     path
 }
 
-/// The counters of `name+LEFT-DONE.conf`; `-DONE` may be missing.
-fn parse_tries(name: &str) -> Option<(u32, u32)> {
+/// The counters of `name+LEFT-DONE` before `end`; `-DONE` may be missing.
+pub(super) fn parse_tries(name: &str, end: &str) -> Option<(u32, u32)> {
     let (_, counter) = name.rsplit_once('+')?;
-    let counter = counter.strip_suffix(".conf")?;
+    let counter = counter.strip_suffix(end)?;
     let (left, done) = counter.split_once('-').unwrap_or((counter, "0"));
     let number = |text: &str| -> Option<u32> {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

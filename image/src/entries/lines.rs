@@ -1,16 +1,25 @@
-//! Configuration lines as systemd-boot reads them: key, blanks, value; `#` comments; quotes around a whole value go.
+//! Configuration lines as systemd-boot reads them: key, blanks (or `=`), value; `#` comments; quotes around a whole value go.
 
 /// The lines of a configuration file that have a key and a value.
 ///
 /// Text ends at the first NUL. Bytes that are not UTF-8, and characters that UCS-2 does not have, are dropped, as the boot loader does.
 pub(crate) fn key_values(content: &[u8]) -> Vec<(String, String)> {
+    pairs(content, is_blank)
+}
+
+/// The lines of an os-release file or of one written like it: `KEY=value`.
+pub(crate) fn assignments(content: &[u8]) -> Vec<(String, String)> {
+    pairs(content, |byte| byte == b'=')
+}
+
+fn pairs(content: &[u8], separates: fn(u8) -> bool) -> Vec<(String, String)> {
     let end = content
         .iter()
         .position(|&byte| byte == 0)
         .unwrap_or(content.len());
     content[..end]
         .split(|&byte| byte == b'\n' || byte == b'\r')
-        .filter_map(key_value)
+        .filter_map(|line| key_value(line, separates))
         .collect()
 }
 
@@ -27,13 +36,18 @@ pub(crate) fn default_pattern(content: &[u8]) -> Option<String> {
     pattern.filter(|pattern| pattern != "@saved")
 }
 
-fn key_value(line: &[u8]) -> Option<(String, String)> {
+fn key_value(line: &[u8], separates: fn(u8) -> bool) -> Option<(String, String)> {
     let line = trim(line);
     if line.first() == Some(&b'#') {
         return None;
     }
-    let split = line.iter().position(|byte| is_blank(*byte))?;
-    let (key, value) = (&line[..split], trim(&line[split..]));
+    let split = line.iter().position(|&byte| separates(byte))?;
+    let (key, mut value) = line.split_at(split);
+    while let [first, rest @ ..] = value
+        && separates(*first)
+    {
+        value = rest;
+    }
     let unquoted = value
         .strip_prefix(b"\"")
         .map(|rest| rest.strip_suffix(b"\"").unwrap_or(rest));

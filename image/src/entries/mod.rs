@@ -1,15 +1,18 @@
-//! Boot loader entries (Boot Loader Specification type 1): reading them, ordering them, choosing one as systemd-boot does.
+//! systemd-boot's entries (Boot Loader Specification types 1 and 2): reading them, ordering them, choosing one as it does.
 
 mod entry;
+mod fallback;
 mod lines;
 mod order;
 mod pattern;
 mod systemd_boot;
+mod unified;
 mod version;
 
 pub use entry::{EntryKind, LoaderEntry};
-pub(crate) use lines::default_pattern;
-pub(crate) use order::sort;
+pub(crate) use fallback::fallback_program;
+pub(crate) use lines::{assignments, default_pattern};
+pub(crate) use order::Rank;
 pub(crate) use pattern::matches;
 pub(crate) use systemd_boot::systemd_boot;
 pub use version::compare_versions;

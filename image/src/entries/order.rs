@@ -2,29 +2,39 @@
 
 use std::cmp::{Ordering, Reverse};
 
-use super::{LoaderEntry, compare_versions};
+use super::compare_versions;
 
-/// Sorts entries as the boot menu shows them. Entries that compare equal keep the order of the directory.
-pub(crate) fn sort(entries: &mut [LoaderEntry]) {
-    entries.sort_by(compare);
+/// What the place of an entry in the menu depends on, be it a loader entry or a unified kernel image.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rank {
+    /// The entry's name, in lower case.
+    pub(crate) id: String,
+    pub(crate) sort_key: Option<String>,
+    pub(crate) version: Option<String>,
+    pub(crate) machine_id: Option<String>,
+    pub(crate) tries_left: Option<u32>,
+    pub(crate) tries_done: Option<u32>,
 }
 
-fn compare(a: &LoaderEntry, b: &LoaderEntry) -> Ordering {
-    let exhausted = |entry: &LoaderEntry| entry.tries_left == Some(0);
-    let by_tries = exhausted(a).cmp(&exhausted(b));
-    let by_style = || a.sort_key.is_none().cmp(&b.sort_key.is_none());
-    by_tries
-        .then_with(by_style)
-        .then_with(|| by_sort_key(a, b))
-        .then_with(|| by_name(a, b))
+impl Rank {
+    /// Which of two entries the boot menu shows first. Those that compare equal keep the order in which they were found.
+    pub(crate) fn compare(&self, other: &Self) -> Ordering {
+        let exhausted = |rank: &Self| rank.tries_left == Some(0);
+        let by_tries = exhausted(self).cmp(&exhausted(other));
+        let by_style = || self.sort_key.is_none().cmp(&other.sort_key.is_none());
+        by_tries
+            .then_with(by_style)
+            .then_with(|| by_sort_key(self, other))
+            .then_with(|| by_name(self, other))
+    }
 }
 
 /// Only between two entries that both have a sort key.
-fn by_sort_key(a: &LoaderEntry, b: &LoaderEntry) -> Ordering {
+fn by_sort_key(a: &Rank, b: &Rank) -> Ordering {
     let (Some(first), Some(second)) = (&a.sort_key, &b.sort_key) else {
         return Ordering::Equal;
     };
-    let version = |entry: &LoaderEntry| entry.version.clone().unwrap_or_default();
+    let version = |rank: &Rank| rank.version.clone().unwrap_or_default();
     let newest_first = || compare_versions(&version(b), &version(a));
     first
         .cmp(second)
@@ -32,7 +42,7 @@ fn by_sort_key(a: &LoaderEntry, b: &LoaderEntry) -> Ordering {
         .then_with(newest_first)
 }
 
-fn by_name(a: &LoaderEntry, b: &LoaderEntry) -> Ordering {
+fn by_name(a: &Rank, b: &Rank) -> Ordering {
     let by_tries = || match (a.tries_left, b.tries_left) {
         (Some(first), Some(second)) => Reverse(first)
             .cmp(&Reverse(second))

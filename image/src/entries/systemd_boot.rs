@@ -1,38 +1,46 @@
-//! systemd-boot as a source of the boot menu: its entries on the ESP, in its order, and the one that it would start.
+//! systemd-boot as a source of the boot menu: its entries of both types on the ESP and on XBOOTLDR, in its order, and the one that
+//! it would start.
 
 use std::io::{self, Read, Seek};
 
-use super::{EntryKind, LoaderEntry, default_pattern, matches, sort};
+use super::unified::{self, unified_kernels};
+use super::{EntryKind, LoaderEntry, Rank, default_pattern, matches};
 use crate::boot_disk::BootDisk;
 use crate::boot_file::{BootFile, Volume};
 use crate::boot_menu::{Choice, EntrySource, LinuxFiles, LoaderMenu, MenuEntry, Verdict};
 use crate::error::DiscoverError;
 
+/// An entry with what its place in the menu depends on.
+pub(super) type Ranked = (Rank, MenuEntry);
+
 /// What systemd-boot would show, and start.
 pub(crate) fn systemd_boot<R: Read + Seek>(disk: &BootDisk<R>) -> Result<LoaderMenu, DiscoverError> {
-    let mut found = loader_entries(disk, Volume::Esp)?;
-    sort(&mut found);
-    let entries: Vec<MenuEntry> = found
-        .iter()
-        .map(|entry| menu_entry(disk, Volume::Esp, entry))
-        .collect::<Result<_, _>>()?;
+    let (mut found, mut warnings) = (Vec::new(), Vec::new());
+    for volume in [Volume::Esp, Volume::Xbootldr] {
+        found.extend(unified_kernels(disk, volume)?);
+        found.extend(loader_entries(disk, volume)?);
+        warnings.extend(addons(disk, volume)?);
+    }
+    found.sort_by(|(a, _), (b, _)| a.compare(b));
+    let entries: Vec<MenuEntry> = found.into_iter().map(|(_, entry)| entry).collect();
     let configuration = disk.small_file(Volume::Esp, "\\loader\\loader.conf")?;
     let pattern = configuration.and_then(|content| default_pattern(&content));
+    if let Some(Err(error)) = disk.extended() {
+        warnings.push(format!(
+            "the extended boot loader partition (XBOOTLDR) cannot be read: {error}"
+        ));
+    }
     Ok(LoaderMenu {
         choice: choose(&entries, pattern.as_deref()),
-        warnings: warnings(disk, &entries),
+        warnings,
         entries,
     })
 }
 
 /// The default of `loader.conf`, else the first entry of the menu.
 fn choose(entries: &[MenuEntry], pattern: Option<&str>) -> Choice {
-    let shown = || {
-        entries
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| !matches!(entry.verdict, Verdict::Skipped(_)))
-    };
+    let is_shown = |(_, entry): &(usize, &MenuEntry)| !matches!(entry.verdict, Verdict::Skipped(_));
+    let shown = || entries.iter().enumerate().filter(is_shown);
     let by_default = pattern.and_then(|pattern| {
         let (index, _) = shown().find(|(_, entry)| matches(pattern, &entry.id))?;
         Some((index, format!("the default of loader.conf ({pattern})")))
@@ -51,19 +59,41 @@ fn choose(entries: &[MenuEntry], pattern: Option<&str>) -> Choice {
     }
 }
 
-fn menu_entry<R: Read + Seek>(
-    disk: &BootDisk<R>,
-    volume: Volume,
-    entry: &LoaderEntry,
-) -> Result<MenuEntry, DiscoverError> {
-    Ok(MenuEntry {
-        source: EntrySource::LoaderEntry,
-        volume,
-        id: entry.id.clone(),
-        title: entry.shown_title().to_owned(),
-        tries_left: entry.tries_left,
-        verdict: verdict(disk, volume, entry)?,
-    })
+/// The entries in `loader/entries`, in the order of the directory.
+fn loader_entries<R: Read + Seek>(disk: &BootDisk<R>, volume: Volume) -> Result<Vec<Ranked>, DiscoverError> {
+    let mut found = Vec::new();
+    for file in disk.list(volume, ENTRIES)? {
+        if file.is_directory || !is_entry(&file.name, ".conf") {
+            continue;
+        }
+        if found.len() == MAX_ENTRIES {
+            return Err(disk.read_error(ENTRIES, too_many()));
+        }
+        let path = format!("{ENTRIES}\\{}", file.name);
+        let content = disk.content(volume, &path, &file)?;
+        if let Some(entry) = LoaderEntry::parse(&file.name, &content) {
+            let shown = MenuEntry {
+                source: EntrySource::LoaderEntry,
+                volume,
+                id: entry.id.clone(),
+                title: entry.shown_title().to_owned(),
+                tries_left: entry.tries_left,
+                verdict: verdict(disk, volume, &entry)?,
+            };
+            found.push((entry.rank(), shown));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether systemd-boot reads a file of this name as an entry.
+pub(super) fn is_entry(name: &str, end: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    lower.ends_with(end) && !lower.starts_with('.') && !lower.starts_with("auto-")
+}
+
+pub(super) fn too_many() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "more than 512 boot loader entries")
 }
 
 fn verdict<R: Read + Seek>(
@@ -71,21 +101,25 @@ fn verdict<R: Read + Seek>(
     volume: Volume,
     entry: &LoaderEntry,
 ) -> Result<Verdict, DiscoverError> {
-    if !disk.exists(volume, &entry.kernel)? {
+    let kernel = BootFile::new(volume, &entry.kernel);
+    let Some(mut opened) = disk.open_file(&kernel)? else {
         return Ok(Verdict::Skipped(format!(
             "it names {}, which is missing",
             entry.kernel
         )));
+    };
+    if entry.initrds.len() > MAX_INITRDS {
+        return Ok(Verdict::Refused(format!(
+            "it names more than {MAX_INITRDS} initrds"
+        )));
+    }
+    if let Some(verdict) = unified::of_entry(&mut opened, &kernel, entry) {
+        return Ok(verdict);
     }
     if entry.kind != EntryKind::Linux {
         return Ok(Verdict::Refused(format!(
             "it starts the EFI program {}, which needs firmware",
             entry.kernel
-        )));
-    }
-    if entry.initrds.len() > MAX_INITRDS {
-        return Ok(Verdict::Refused(format!(
-            "it names more than {MAX_INITRDS} initrds"
         )));
     }
     for path in &entry.initrds {
@@ -96,7 +130,7 @@ fn verdict<R: Read + Seek>(
         }
     }
     Ok(Verdict::Boots(LinuxFiles {
-        kernel: BootFile::new(volume, &entry.kernel),
+        kernel,
         initrds: entry
             .initrds
             .iter()
@@ -106,54 +140,25 @@ fn verdict<R: Read + Seek>(
     }))
 }
 
-/// The entries in `loader/entries`, in the order of the directory.
-fn loader_entries<R: Read + Seek>(
-    disk: &BootDisk<R>,
-    volume: Volume,
-) -> Result<Vec<LoaderEntry>, DiscoverError> {
+/// What systemd's stub adds to unified kernels, and this crate does not.
+fn addons<R: Read + Seek>(disk: &BootDisk<R>, volume: Volume) -> Result<Vec<String>, DiscoverError> {
     let mut found = Vec::new();
-    for file in disk.list(volume, ENTRIES)? {
-        let lower = file.name.to_ascii_lowercase();
-        let hidden = lower.starts_with('.') || lower.starts_with("auto-");
-        if file.is_directory || hidden || !lower.ends_with(".conf") {
-            continue;
+    let is_extra = |name: &str| name.to_ascii_lowercase().ends_with(".efi.extra.d");
+    for file in disk.list(volume, unified::FOLDER)? {
+        if file.is_directory && is_extra(&file.name) {
+            found.push(format!("{volume}:{}\\{}", unified::FOLDER, file.name));
         }
-        if found.len() == MAX_ENTRIES {
-            let limit = io::Error::new(io::ErrorKind::InvalidData, "more than 512 boot loader entries");
-            return Err(disk.read_error(ENTRIES, limit));
+    }
+    for folder in ["\\loader\\addons", "\\loader\\credentials"] {
+        if disk.list(volume, folder)?.iter().any(|file| !file.is_directory) {
+            found.push(format!("{volume}:{folder}"));
         }
-        let path = format!("{ENTRIES}\\{}", file.name);
-        let content = disk.content(volume, &path, &file)?;
-        found.extend(LoaderEntry::parse(&file.name, &content));
     }
-    Ok(found)
-}
-
-/// What else the disk has, and is not read.
-fn warnings<R: Read + Seek>(disk: &BootDisk<R>, entries: &[MenuEntry]) -> Vec<String> {
-    let named = |path: &str, end: &str| {
-        let listed = disk.list(Volume::Esp, path).unwrap_or_default();
-        listed.iter().any(|e| e.name.to_ascii_lowercase().ends_with(end))
-    };
-    let mut found = Vec::new();
-    if named("\\EFI\\Linux", ".efi") {
-        found.push("unified kernel images in EFI/Linux are not read yet".to_owned());
-    }
-    match disk.extended() {
-        None => {}
-        Some(Ok(_)) => found.push("the extended boot loader partition (XBOOTLDR) is not read yet".to_owned()),
-        Some(Err(error)) => found.push(format!(
-            "the extended boot loader partition (XBOOTLDR) cannot be read: {error}"
-        )),
-    }
-    let directories = disk.list(Volume::Esp, "\\EFI").unwrap_or_default();
-    let mut directories = directories.iter().filter(|file| file.is_directory);
-    if entries.is_empty() && directories.any(|file| named(&format!("\\EFI\\{}", file.name), "grub.cfg")) {
-        found.push("a GRUB configuration is not read yet".to_owned());
-    }
-    found
+    let told =
+        |place| format!("{place} has add-ons or credentials for unified kernels, which are not applied");
+    Ok(found.into_iter().map(told).collect())
 }
 
 const ENTRIES: &str = "\\loader\\entries";
-const MAX_ENTRIES: usize = 512;
+pub(super) const MAX_ENTRIES: usize = 512;
 const MAX_INITRDS: usize = 64;

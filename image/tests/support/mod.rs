@@ -21,6 +21,8 @@ pub(crate) struct DiskRecipe {
     pub(crate) fat: FatType,
     pub(crate) esp_mebibytes: u64,
     pub(crate) files: Vec<(String, Vec<u8>)>,
+    /// Files of an extended boot loader partition; without any there is none.
+    pub(crate) extended: Vec<(String, Vec<u8>)>,
 }
 
 impl Default for DiskRecipe {
@@ -30,6 +32,7 @@ impl Default for DiskRecipe {
             fat: FatType::Fat12,
             esp_mebibytes: 2,
             files: Vec::new(),
+            extended: Vec::new(),
         }
     }
 }
@@ -49,17 +52,38 @@ impl DiskRecipe {
         .with("vmlinuz", KERNEL)
     }
 
-    /// The bytes of the disk: a table with one ESP, 1 MiB from its start.
+    /// The file `path` on XBOOTLDR.
+    pub(crate) fn on_extended(mut self, path: &str, content: impl AsRef<[u8]>) -> Self {
+        self.extended.push((path.to_owned(), content.as_ref().to_vec()));
+        self
+    }
+
+    /// The bytes of the disk: a table with one ESP, 1 MiB from its start, and XBOOTLDR behind it if it has files.
     pub(crate) fn build(&self) -> Vec<u8> {
-        let esp = self.volume();
-        let mut disk = vec![0; esp.len() + (2 << 20)];
+        let esp = self.volume(&self.files);
+        let mut disk = vec![0; 2 * esp.len() + (2 << 20)];
         disk[MIB..MIB + esp.len()].copy_from_slice(&esp);
         let kind = partition_types::EFI;
         partition(&mut disk, self.block, kind, esp.len() as u64);
+        if !self.extended.is_empty() {
+            let start = MIB + esp.len();
+            disk[start..start + esp.len()].copy_from_slice(&self.volume(&self.extended));
+            let config = GptConfig::new().writable(true).logical_block_size(self.block);
+            let mut table = config.open_from_device(Cursor::new(&mut disk[..])).unwrap();
+            let (lba, length) = (
+                start as u64 / u64::from(self.block),
+                esp.len() as u64 / u64::from(self.block),
+            );
+            let kind = partition_types::FREEDESK_BOOT;
+            table
+                .add_partition_at("XBOOTLDR", 2, lba, length, kind, 0)
+                .unwrap();
+            table.write().unwrap();
+        }
         disk
     }
 
-    fn volume(&self) -> Vec<u8> {
+    fn volume(&self, files: &[(String, Vec<u8>)]) -> Vec<u8> {
         let mut volume = vec![0; (self.esp_mebibytes as usize) << 20];
         let sector = if self.block == LogicalBlockSize::Lb512 {
             512
@@ -72,7 +96,7 @@ impl DiskRecipe {
             .bytes_per_sector(sector as u16);
         fatfs::format_volume(Cursor::new(&mut volume[..]), options).unwrap();
         let system = fatfs::FileSystem::new(Cursor::new(&mut volume[..]), FsOptions::new()).unwrap();
-        for (path, content) in &self.files {
+        for (path, content) in files {
             let mut directory = system.root_dir();
             let mut parts: Vec<&str> = path.split('/').collect();
             let name = parts.pop().unwrap();
@@ -119,6 +143,35 @@ pub(crate) fn read_file<R: Read + Seek>(disk: &BootDisk<R>, file: &BootFile) -> 
     opened.read_to_end(&mut content).unwrap();
     assert_eq!(content.len() as u64, opened.size());
     content
+}
+
+/// An EFI program with these sections, as a linker lays it out: 512-byte file alignment, real sizes in the headers.
+pub(crate) fn efi_program(sections: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut image = vec![0; 0x80];
+    image[..2].copy_from_slice(b"MZ");
+    image[0x3c] = 0x80;
+    image.extend(b"PE\0\0\x64\x86");
+    image.extend((sections.len() as u16).to_le_bytes());
+    image.extend([0; 12]);
+    image.extend([0xf0, 0, 0x22, 0, 0x0b, 0x02]);
+    image.resize(0x80 + 24 + 0xf0, 0);
+    let mut offset = (image.len() + sections.len() * 40).next_multiple_of(512);
+    for (name, content) in sections {
+        let mut header = [0; 40];
+        header[..name.len()].copy_from_slice(name.as_bytes());
+        header[8..12].copy_from_slice(&(content.len() as u32).to_le_bytes());
+        let padded = content.len().next_multiple_of(512);
+        header[16..20].copy_from_slice(&(padded as u32).to_le_bytes());
+        header[20..24].copy_from_slice(&(offset as u32).to_le_bytes());
+        image.extend(header);
+        offset += padded;
+    }
+    for (_, content) in sections {
+        image.resize(image.len().next_multiple_of(512), 0);
+        image.extend(*content);
+    }
+    image.resize(image.len().next_multiple_of(512), 0);
+    image
 }
 
 pub(crate) const KERNEL: &[u8] = b"a kernel";

@@ -110,7 +110,7 @@ fn packages(missing: &[Shortage]) -> Vec<&'static str> {
     names
 }
 
-const REQUIRED: [(Needs, &str, &str); 15] = [
+const REQUIRED: [(Needs, &str, &str); 16] = [
     (Needs::Run, "busybox", "busybox-static"),
     (Needs::Run, "depmod", "kmod"),
     (Needs::Run, "xz", "xz-utils"),
@@ -126,6 +126,11 @@ const REQUIRED: [(Needs, &str, &str); 15] = [
     (Needs::Disk, "dmidecode", "dmidecode"),
     (Needs::Disk, "objcopy", "binutils"),
     (Needs::Disk, "cpio", "cpio"),
+    (
+        Needs::Disk,
+        "/usr/lib/systemd/boot/efi/linuxx64.efi.stub",
+        "systemd-boot-efi",
+    ),
 ];
 
 #[cfg(test)]
