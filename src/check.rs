@@ -151,9 +151,9 @@ impl Source {
                     .collect::<Result<_, _>>()?,
                 command_line: command_line.clone(),
             })),
-            Self::BootDisk(path) => {
-                let disk = Box::new(BootDisk::open(path)?);
-                let plan = Box::new(disk.plan()?);
+            Self::BootDisk { disk, entry } => {
+                let disk = Box::new(BootDisk::open(disk)?);
+                let plan = Box::new(disk.plan_of(disk.menu()?, entry.as_deref())?);
                 Ok(Boot::Disk { disk, plan })
             }
         }

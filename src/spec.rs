@@ -48,7 +48,12 @@ pub enum Source {
         command_line: String,
     },
     /// A server's disk: an image file or a block device, read as its own boot loader would, never written.
-    BootDisk(PathBuf),
+    BootDisk {
+        /// The disk.
+        disk: PathBuf,
+        /// The entry of its menu to boot (an id, or a volume and an id); without one, what it would boot by itself.
+        entry: Option<String>,
+    },
 }
 
 /// A PCI function to lend.

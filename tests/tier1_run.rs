@@ -226,3 +226,71 @@ fn a_server_disk_boots_as_its_own_boot_loader_would() {
     assert_eq!(server.ends(), (Some(0), String::new()));
     assert!(std::fs::read(image).unwrap() == before, "the disk is only read");
 }
+
+#[test]
+fn a_boot_menu_is_shown_and_its_entries_can_be_chosen() {
+    if !disk::tools_are_here() {
+        return;
+    }
+    let vmm = Vmm::new();
+    let files: [(&str, &[u8]); 4] = [
+        ("loader/entries/a.conf", b"title Old\nversion 1\nlinux /gone\n"),
+        ("loader/entries/b.conf", b"title Program\nefi /shell.efi\n"),
+        (
+            "loader/entries/c.conf",
+            b"title Tiny\nlinux /tiny\noptions quiet\n",
+        ),
+        ("tiny", &tiny::kernel()),
+    ];
+    let files = [
+        &files[..],
+        &[("shell.efi", b"MZ"), ("loader/loader.conf", b"default c*\n")],
+    ]
+    .concat();
+    let image = disk::with_esp(&vmm.path("disk.img"), &files);
+    let image = image.to_str().unwrap();
+    let shown = vmm.ask(["boot-plan", image]);
+    assert_eq!((shown.status, shown.err.as_str()), (Some(0), ""), "{shown:?}");
+    for line in [
+        "boots    Tiny (c.conf)",
+        "because  the default of loader.conf (c*)",
+        "cmdline  quiet",
+        "entry  * esp:c.conf | Tiny | loader entry",
+        "entry    esp:b.conf | Program | loader entry, cannot be booted: it starts the EFI program \\shell.efi",
+        "entry    esp:a.conf | Old | loader entry, cannot be booted: it names \\gone, which is missing",
+    ] {
+        assert!(shown.out.contains(line), "{line}\n{}", shown.out);
+    }
+    let refused = vmm.ask(["boot-plan", image, "--json", "--entry", "b.conf"]);
+    assert_eq!(refused.status, Some(1), "{refused:?}");
+    let json: serde_json::Value = serde_json::from_str(&refused.out).unwrap();
+    assert_eq!(
+        (json["menu"]["entries"].as_array().unwrap().len(), &json["boots"]),
+        (3, &serde_json::Value::Null)
+    );
+    assert!(json["refusal"].as_str().unwrap().contains("esp:b.conf"));
+    assert_eq!(vmm.ask(["boot-plan"]).status, Some(2));
+
+    let mut server = vmm.start("a", "16M", &["--boot-disk", image, "--entry", "esp:c.conf"]);
+    server.says(tiny::GREETING);
+    server.types("q");
+    assert_eq!(server.ends(), (Some(0), String::new()));
+    let words = [
+        "check",
+        "--name",
+        "a",
+        "--cpus",
+        "1",
+        "--memory",
+        "16M",
+        "--boot-disk",
+        image,
+        "--entry",
+        "d.conf",
+    ];
+    let unknown = vmm.ask(words);
+    assert!(
+        unknown.status == Some(1) && unknown.err.contains("0 of its boot entries are named d.conf"),
+        "{unknown:?}"
+    );
+}

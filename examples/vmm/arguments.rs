@@ -13,6 +13,8 @@ use pellucid::{
     CpuPolicy, DeviceSource, DeviceSpec, Reaction, ServerSpec, SmbiosPolicy, Source, VirtualFunction,
 };
 
+use crate::boot_plan::BootPlanArguments;
+
 /// The reference VMM of Pellucid: runs an ordinary server disk as a logical server on lent hardware.
 #[derive(Parser)]
 #[command(name = "vmm", version)]
@@ -27,6 +29,8 @@ pub(crate) enum Command {
     Run(RunArguments),
     /// Show the plan, every claim and every refusal with its remedy; touch nothing
     Check(RunArguments),
+    /// Show what a disk would boot and why, all entries of its boot menu, and warnings
+    BootPlan(BootPlanArguments),
     /// Show what this host has to give
     Inventory(Format),
     /// Show each PCI function: what it is, whether it can be lent, and if not, what to do
@@ -168,6 +172,9 @@ struct SourceArguments {
     /// Server disk to boot as its own boot loader would: an image file or a block device, only read
     #[arg(long)]
     boot_disk: Option<PathBuf>,
+    /// Entry of the disk's boot menu, by its id (`vmm boot-plan` lists them), in place of the one that it would boot by itself
+    #[arg(long, value_name = "ID", requires = "boot_disk")]
+    entry: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -250,7 +257,10 @@ impl SourceArguments {
                 initrd: self.initrd.clone(),
                 command_line: self.cmdline.clone().unwrap_or_default(),
             },
-            (None, disk) => Source::BootDisk(disk.clone().unwrap_or_default()),
+            (None, disk) => Source::BootDisk {
+                disk: disk.clone().unwrap_or_default(),
+                entry: self.entry.clone(),
+            },
         }
     }
 }
@@ -421,6 +431,8 @@ mod tests {
         assert!(run(&["--kernel", "k", "--boot-disk", "d"]).is_err());
         assert!(run(&["--kernel", "k", "--initrd", "i", "--cmdline", "quiet"]).is_ok());
         assert!(run(&["--boot-disk", "d", "--cmdline", "quiet"]).is_err());
+        assert!(run(&["--boot-disk", "d", "--entry", "a.conf"]).is_ok());
+        assert!(run(&["--kernel", "k", "--entry", "a.conf"]).is_err());
     }
 
     #[test]

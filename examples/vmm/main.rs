@@ -4,6 +4,7 @@
 //! 1 the host refused or failed, 2 usage, 3 the guest asked for a reset and --no-reboot was given, 4 the guest crashed.
 
 mod arguments;
+mod boot_plan;
 mod console;
 mod control;
 mod devices;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => report::check(&arguments),
+        Command::BootPlan(arguments) => boot_plan::print(&arguments),
         Command::Devices(format) => devices::print(format),
         Command::Inventory(format) => inventory::print(format),
         Command::List(format) => state::list(format),

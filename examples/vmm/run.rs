@@ -250,7 +250,7 @@ impl Watch<'_> {
 
 /// A controller that was just given back takes a moment until its disk has a node again. If none comes, the check says so.
 fn await_disk(arguments: &RunArguments) {
-    let Source::BootDisk(path) = arguments.source() else {
+    let Source::BootDisk { disk: path, .. } = arguments.source() else {
         return;
     };
     let begun = Instant::now();
