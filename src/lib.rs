@@ -32,4 +32,5 @@ pub use pellucid_chipset as chipset;
 pub use pellucid_image as image;
 pub use pellucid_partition as partition;
 pub use pellucid_passthrough as passthrough;
+pub use pellucid_twin as twin;
 pub use pellucid_vcpu as vcpu;
