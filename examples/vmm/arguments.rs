@@ -15,6 +15,8 @@ use pellucid::{
 
 use crate::boot_plan::BootPlanArguments;
 
+use crate::twin::TwinCommand;
+
 /// The reference VMM of Pellucid: runs an ordinary server disk as a logical server on lent hardware.
 #[derive(Parser)]
 #[command(name = "vmm", version)]
@@ -79,6 +81,9 @@ pub(crate) enum Command {
     },
     /// Run a tiny embedded guest that needs only /dev/kvm, and report what this host's KVM can do
     Selftest(Format),
+    /// A machine's identity: captured, and compared with another
+    #[command(subcommand)]
+    Twin(TwinCommand),
 }
 
 #[derive(Args, Clone, Copy)]

@@ -1,7 +1,8 @@
 //! The reference VMM: everything that Pellucid's crates do, behind one command line.
 //!
 //! Guest serial output goes to standard output, everything else to standard error. Exit status: 0 the guest powered off,
-//! 1 the host refused or failed, 2 usage, 3 the guest asked for a reset and --no-reboot was given, 4 the guest crashed.
+//! 1 the host refused or failed, 2 usage, 3 the guest asked for a reset and --no-reboot was given, 4 the guest crashed;
+//! `twin diff` says by 10 and above how much differs.
 
 mod arguments;
 mod boot_plan;
@@ -18,6 +19,7 @@ mod run;
 mod selftest;
 mod signals;
 mod state;
+mod twin;
 mod wake;
 
 use std::error::Error;
@@ -27,6 +29,7 @@ use arguments::{Cli, Command};
 use clap::Parser;
 use control::{Act, Asked};
 use pellucid::partition::Bdf;
+use pellucid::twin::Class;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Plug { name, device, within } => plugging::request(&name, asked(Act::Plug, device, within)),
         Command::Heal { dry_run, lift } => state::heal(dry_run, &lift),
         Command::Selftest(format) => selftest::run(format),
+        Command::Twin(command) => twin::run(&command),
     };
     match outcome {
         Ok(status) => status.into(),
@@ -76,16 +80,24 @@ enum Status {
     HostFailed,
     ResetAsked,
     GuestCrashed,
+    Differs(Class),
 }
 
-impl From<Status> for ExitCode {
-    fn from(status: Status) -> Self {
-        Self::from(match status {
+impl Status {
+    fn code(self) -> u8 {
+        match self {
             Status::Done => 0,
             Status::HostFailed => 1,
             Status::ResetAsked => 3,
             Status::GuestCrashed => 4,
-        })
+            Status::Differs(class) => twin::status(class),
+        }
+    }
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        Self::from(status.code())
     }
 }
 
