@@ -1,0 +1,35 @@
+//! The file of a machine's identity; a line feed and a second file may follow.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pellucid_twin::{BootEntry, Scheme, Twin};
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = BootEntry::parse(bytes);
+    let mut parts = bytes.split(|&byte| byte == b'\n');
+    let mut next = || Twin::from_json(parts.next()?).ok();
+    let Some(before) = next() else {
+        return;
+    };
+    assert!(before.diff(&before, None).differences.is_empty());
+    let json = before.to_json().expect("every twin has a form in JSON");
+    assert_eq!(
+        Twin::from_json(json.as_bytes()).expect("what was written is read"),
+        before
+    );
+    let after = next().unwrap_or_else(Twin::empty);
+    for version in [238, 247, 252, 257] {
+        for (nic, names) in before.names(Scheme::of_version(version).expect("a known scheme")) {
+            let kept = before.nics[&nic].name_origin == Some(2);
+            assert!(
+                kept || names
+                    .chosen
+                    .is_none_or(|name| name.len() <= 15 && !name.contains('/'))
+            );
+        }
+    }
+    let diff = before.diff(&after, None);
+    let page = diff.html(&before, &after, ["before", "after"]);
+    assert!(!page.contains("<script") && !page.contains('\u{1b}'));
+    assert_eq!(page.matches("<ul").count(), page.matches("</ul>").count());
+});
