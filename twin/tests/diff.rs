@@ -1,5 +1,5 @@
 //! What a move does to an operating system, said before it happens.
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails the test")]
 
 mod fixture;
 
