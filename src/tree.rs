@@ -59,6 +59,7 @@ impl Tree {
             .map(|(address, port)| DescribedPort {
                 address,
                 slot: port.slot.map(u32::from),
+                node: None,
             })
             .collect()
     }

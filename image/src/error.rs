@@ -219,6 +219,12 @@ pub enum AcpiError {
         /// Why.
         reason: &'static str,
     },
+    /// NUMA nodes that make no sense.
+    #[error("the NUMA nodes cannot be described: {reason}")]
+    Nodes {
+        /// What is expected of them.
+        reason: &'static str,
+    },
     /// The tables are larger than the room for them.
     #[error("the ACPI tables take {size} bytes, there is room for {limit}; use fewer CPUs or root ports")]
     TooLarge {

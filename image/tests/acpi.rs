@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use pellucid_image::{AcpiBoard, AcpiError, AcpiTables, RootPort, intx_gsi};
-use pellucid_partition::{GuestMemory, Layout, PageSize};
+use pellucid_image::{AcpiBoard, AcpiError, AcpiNodes, AcpiTables, RootPort, intx_gsi};
+use pellucid_partition::{GuestMemory, Layout, PageSize, RamRange};
 use proptest::prelude::*;
 
 fn board(cpus: u32) -> AcpiBoard {
@@ -14,13 +14,29 @@ fn board(cpus: u32) -> AcpiBoard {
         RootPort {
             address: "0000:00:01.0".parse().unwrap(),
             slot: Some(2),
+            node: None,
         },
         RootPort {
             address: "0000:00:1c.4".parse().unwrap(),
             slot: None,
+            node: None,
         },
     ];
     board
+}
+
+/// The second half of the CPUs and the memory above 4 GiB on a second node.
+fn two_nodes(cpus: u32) -> AcpiNodes {
+    let range = |start: u64, end: u64, node| RamRange {
+        start: start << 30,
+        end: end << 30,
+        node,
+    };
+    AcpiNodes {
+        cpus: (0..cpus).map(|cpu| u32::from(cpu >= cpus / 2)).collect(),
+        memory: vec![range(0, 3, 0), range(4, 5, 0), range(5, 9, 1)],
+        distances: vec![vec![10, 21], vec![31, 10]],
+    }
 }
 
 fn quad(bytes: &[u8], at: usize) -> u64 {
@@ -87,8 +103,11 @@ fn every_pointer_leads_to_a_table_with_a_right_checksum() {
 #[test]
 fn the_interpreter_reads_every_table_without_a_complaint() {
     let directory = tempfile::tempdir().unwrap();
-    let tables = board(300).tables().unwrap();
-    for name in [b"FACP", b"FACS", b"APIC", b"MCFG", b"XSDT"] {
+    let mut board = board(300);
+    board.nodes = Some(two_nodes(300));
+    (board.root_ports[0].node, board.root_ports[1].node) = (Some(1), Some(0));
+    let tables = board.tables().unwrap();
+    for name in [b"FACP", b"FACS", b"APIC", b"MCFG", b"XSDT", b"SRAT", b"SLIT"] {
         let file = format!("{}.aml", String::from_utf8_lossy(name));
         disassemble(directory.path(), &file, tables.table(name).unwrap());
     }
@@ -100,6 +119,8 @@ fn the_interpreter_reads_every_table_without_a_complaint() {
         "Device (RP08)",
         "Device (RPE4)",
         "Name (_SUN, 0x02)",
+        "Name (_PXM, One)",
+        "Name (_PXM, Zero)",
         "Name (_S5",
         "Device (COM1)",
     ] {
@@ -230,6 +251,22 @@ fn a_board_that_cannot_be_described_is_refused_by_name() {
     assert!(refusal(|b| b.ecam = 0xe000_0000..0xe000_0000).contains("ECAM window"));
     assert!(refusal(|b| b.root_ports[0].address = "0000:01:00.0".parse().unwrap()).contains("0000:01:00.0"));
     assert!(refusal(|b| b.root_ports[1] = b.root_ports[0].clone()).contains("listed twice"));
+    assert!(refusal(|b| b.root_ports[0].node = Some(0)).contains("0000:00:01.0"));
+    let nodes: [fn(&mut AcpiNodes); 6] = [
+        |nodes| nodes.distances.clear(),
+        |nodes| nodes.distances[1][0] = 10,
+        |nodes| nodes.distances[1][1] = 11,
+        |nodes| nodes.distances[0].truncate(1),
+        |nodes| nodes.memory[0].node = 2,
+        |nodes| nodes.cpus[0] = 2,
+    ];
+    for spoil in nodes {
+        let mut bad = board(4);
+        bad.nodes = Some(two_nodes(4));
+        assert!(bad.tables().is_ok());
+        spoil(bad.nodes.as_mut().unwrap());
+        assert!(matches!(bad.tables(), Err(AcpiError::Nodes { .. })), "{bad:?}");
+    }
 }
 
 #[test]
@@ -243,6 +280,73 @@ fn the_tables_land_where_firmware_puts_them() {
     assert_eq!((&root, tables.root_pointer().0), (b"RSD PTR ", 0xe0000));
 }
 
+/// What Linux reads of them: `acpi_parse_entries_array` over SRAT, `acpi_parse_slit`.
+#[test]
+fn nodes_are_told_by_cpu_by_range_and_by_distance() {
+    let mut board = board(4);
+    board.apic_ids[3] = 0x1234;
+    assert!(board.tables().unwrap().table(b"SRAT").is_none());
+    board.nodes = Some(two_nodes(4));
+    let tables = board.tables().unwrap();
+    let (affinity, distances) = (tables.table(b"SRAT").unwrap(), tables.table(b"SLIT").unwrap());
+    assert_eq!((sum(affinity), sum(distances)), (0, 0));
+    let long = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let (mut at, mut cpus, mut ranges) = (48, Vec::new(), Vec::new());
+    while at < affinity.len() {
+        let entry = &affinity[at..at + usize::from(affinity[at + 1])];
+        match entry[0] {
+            0 => cpus.push((u32::from(entry[3]), u32::from(entry[2]), long(entry, 4))),
+            2 => cpus.push((long(entry, 8), long(entry, 4), long(entry, 12))),
+            1 => ranges.push((quad(entry, 8), quad(entry, 16), long(entry, 2), long(entry, 28))),
+            kind => panic!("entry of type {kind}"),
+        }
+        at += entry.len();
+    }
+    assert_eq!(cpus, [(0, 0, 1), (1, 0, 1), (2, 1, 1), (0x1234, 1, 1)]);
+    let gib = |count: u64| count << 30;
+    assert_eq!(
+        ranges,
+        [(0, gib(3), 0, 1), (gib(4), gib(1), 0, 1), (gib(5), gib(4), 1, 1)]
+    );
+    assert_eq!(
+        (quad(distances, 36), &distances[44..]),
+        (2, &[10, 21, 31, 10][..])
+    );
+}
+
+#[test]
+fn the_sleep_button_is_told_of_where_there_is_one() {
+    let flags = |button: bool| {
+        let mut board = board(1);
+        board.sleep_button = button;
+        let tables = board.tables().unwrap();
+        u32::from_le_bytes(tables.table(b"FACP").unwrap()[112..116].try_into().unwrap())
+    };
+    assert_eq!(flags(false) ^ flags(true), 1 << 5);
+}
+
+/// All there can be together: 1,024 CPUs with large ids on 64 nodes.
+#[test]
+fn the_largest_board_fits_its_place() {
+    let mut board = board(0);
+    board.apic_ids = (0..1024).map(|id| id + 0x1000).collect();
+    let memory = (0..64).map(|node| RamRange {
+        start: u64::from(node) << 30,
+        end: u64::from(node + 1) << 30,
+        node,
+    });
+    let distance = |from: usize, to: usize| if from == to { 10 } else { 20 };
+    board.nodes = Some(AcpiNodes {
+        cpus: (0..1024).map(|cpu| cpu / 16).collect(),
+        memory: memory.collect(),
+        distances: (0..64)
+            .map(|from| (0..64).map(|to| distance(from, to)).collect())
+            .collect(),
+    });
+    let size = board.tables().unwrap().bytes().len();
+    assert!(size as u64 <= Layout::ACPI.end - Layout::ACPI.start, "{size}");
+}
+
 proptest! {
     #[test]
     fn any_board_is_described_or_refused(
@@ -253,10 +357,10 @@ proptest! {
         board.apic_ids = cpus;
         board.ecam = if buses == 299 { ecam.0..ecam.1 } else { 0xe000_0000..0xe000_0000 + (buses << 20) };
         board.root_ports = ports.into_iter().map(|(device, function, slot)| RootPort {
-            address: pellucid_partition::Bdf::new(0, 0, device, function).unwrap(), slot,
+            address: pellucid_partition::Bdf::new(0, 0, device, function).unwrap(), slot, node: None,
         }).collect();
         match board.tables() {
-            Ok(tables) => prop_assert!(tables.bytes().len() <= 0x20000 && sum(tables.table(b"DSDT").unwrap()) == 0),
+            Ok(tables) => prop_assert!(tables.bytes().len() <= 0x10000 && sum(tables.table(b"DSDT").unwrap()) == 0),
             Err(AcpiError::Memory(_)) => prop_assert!(false, "no memory is involved"),
             Err(error) => prop_assert!(!error.to_string().is_empty()),
         }

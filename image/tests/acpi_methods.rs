@@ -17,6 +17,7 @@ fn evaluate_on(expression: &str, change: fn(&mut AcpiBoard)) -> Option<String> {
     board.root_ports = vec![RootPort {
         address: "0000:00:01.0".parse().unwrap(),
         slot: Some(7),
+        node: None,
     }];
     change(&mut board);
     let directory = tempfile::tempdir().unwrap();

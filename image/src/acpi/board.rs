@@ -5,6 +5,7 @@ use std::ops::Range;
 use pellucid_partition::{Bdf, Gsi, Layout};
 use serde::{Deserialize, Serialize};
 
+use super::nodes::AcpiNodes;
 use crate::error::AcpiError;
 
 /// A logical server's board, as its operating system is told of it.
@@ -22,6 +23,10 @@ pub struct AcpiBoard {
     pub root_ports: Vec<RootPort>,
     /// Whether some port has a hot-plug slot, which the operating system then drives itself.
     pub hot_plug: bool,
+    /// The NUMA nodes; without any, all memory is equally near to all CPUs.
+    pub nodes: Option<AcpiNodes>,
+    /// Whether there is a sleep button besides the power button, in the same fixed hardware.
+    pub sleep_button: bool,
 }
 
 /// A root port, and the slot behind it.
@@ -31,6 +36,8 @@ pub struct RootPort {
     pub address: Bdf,
     /// Number of the slot behind it, from which operating systems name network interfaces (`ens2`).
     pub slot: Option<u32>,
+    /// The NUMA node that what is behind it is near to.
+    pub node: Option<u32>,
 }
 
 /// The I/O APIC input of a device's INTx pin on bus 0 (pin 0 is INTA). Behind a bridge, the pin is swizzled first as PCI says:
@@ -52,6 +59,8 @@ impl AcpiBoard {
             mmio64,
             root_ports: Vec::new(),
             hot_plug: false,
+            nodes: None,
+            sleep_button: false,
         }
     }
 
@@ -97,6 +106,13 @@ impl AcpiBoard {
             {
                 return refuse("it is listed twice");
             }
+            let nodes = self.nodes.as_ref().map_or(0, AcpiNodes::count);
+            if port.node.is_some_and(|node| node as usize >= nodes) {
+                return refuse("it is near to a node that is not there");
+            }
+        }
+        if let Some(reason) = self.nodes.as_ref().and_then(|nodes| nodes.fault(count)) {
+            return Err(AcpiError::Nodes { reason });
         }
         Ok(())
     }

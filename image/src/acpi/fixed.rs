@@ -7,7 +7,7 @@ use pellucid_partition::board;
 use super::bytes::{OEM, OEM_REVISION, OEM_TABLE, aml_bytes};
 
 /// The FADT, with the addresses of the two tables that it leads to.
-pub(crate) fn fadt(facs: u64, dsdt: u64) -> Vec<u8> {
+pub(crate) fn fadt((facs, dsdt): (u64, u64), sleep_button: bool) -> Vec<u8> {
     let mut fadt = FADTBuilder::new(OEM, OEM_TABLE, OEM_REVISION);
     fadt.firmware_ctrl = (facs as u32).into();
     fadt.dsdt = (dsdt as u32).into();
@@ -31,13 +31,9 @@ pub(crate) fn fadt(facs: u64, dsdt: u64) -> Vec<u8> {
     fadt.reset_reg = port(board::RESET_PORT, 8, AccessSize::ByteAccess);
     fadt.reset_value = board::RESET_VALUE;
     // A clear PWR_BUTTON bit means that the power button is fixed hardware; set SLP_BUTTON and FIX_RTC mean that those are not.
-    for flag in [
-        Flags::Wbinvd,
-        Flags::ProcC1,
-        Flags::SlpButton,
-        Flags::FixRtc,
-        Flags::ResetRegSup,
-    ] {
+    let flags = [Flags::Wbinvd, Flags::ProcC1, Flags::FixRtc, Flags::ResetRegSup];
+    let no_sleep_button = (!sleep_button).then_some(Flags::SlpButton);
+    for flag in flags.into_iter().chain(no_sleep_button) {
         fadt = fadt.flag(flag);
     }
     aml_bytes(&fadt.finalize())

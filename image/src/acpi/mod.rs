@@ -7,9 +7,11 @@ mod bytes;
 mod dsdt;
 mod fixed;
 mod madt;
+mod nodes;
 mod pci;
 mod tables;
 
 pub use board::{AcpiBoard, RootPort, intx_gsi};
 pub use dsdt::SOFT_OFF_TYPE;
+pub use nodes::AcpiNodes;
 pub use tables::AcpiTables;

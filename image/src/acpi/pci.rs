@@ -143,6 +143,8 @@ fn root_port(port: &RootPort) -> Raw {
         Raw::of(&Device::new(Path::new("SLOT"), vec![&here, &number]))
     });
     let mut children: Vec<&dyn acpi_tables::Aml> = vec![&address];
+    let near = port.node.map(|node| Name::new(Path::new("_PXM"), &node));
+    children.extend(near.iter().map(|near| near as &dyn acpi_tables::Aml));
     children.extend(slot.iter().map(|slot| slot as &dyn acpi_tables::Aml));
     Raw::of(&Device::new(Path::new(&name), children))
 }

@@ -21,7 +21,7 @@ pub struct AcpiTables {
 }
 
 impl AcpiBoard {
-    /// Builds the tables: RSDP, XSDT, FADT, FACS, MADT, MCFG, DSDT.
+    /// Builds the tables: RSDP, XSDT, FADT, FACS, MADT, MCFG, DSDT; with nodes SRAT and SLIT too.
     pub fn tables(&self) -> Result<AcpiTables, AcpiError> {
         self.check()?;
         let mut tables = AcpiTables {
@@ -32,7 +32,14 @@ impl AcpiBoard {
         mcfg.add_ecam(self.ecam.start, 0, 0, self.last_bus());
         let facs = tables.append(&aml_bytes(&FACS::new()));
         let dsdt = tables.append(&dsdt::dsdt(self));
-        let leaves = [fixed::fadt(facs, dsdt), madt::madt(self), aml_bytes(&mcfg)];
+        let mut leaves = vec![
+            fixed::fadt((facs, dsdt), self.sleep_button),
+            madt::madt(self),
+            aml_bytes(&mcfg),
+        ];
+        if let Some(nodes) = &self.nodes {
+            leaves.extend([nodes.affinity(&self.apic_ids), nodes.distances()]);
+        }
         let mut index = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
         for leaf in &leaves {
             index.add_entry(tables.append(leaf));
