@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             command_line,
         },
         smbios: pellucid::SmbiosPolicy::default(),
+        clock_offset: 0,
         devices: Vec::new(),
     };
 
@@ -36,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sink: EventSink = Arc::new(move |event| drop(sender.send(event)));
     let console = Console {
         output: Box::new(std::io::stdout()),
-        room: Box::new(|| ()),
+        wake: Box::new(|| ()),
     };
     let progress: ProgressSink = Arc::new(|_step, _progress| ());
     let server = checked.start(&state, console, &sink, &progress)?;

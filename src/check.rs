@@ -10,6 +10,7 @@ use pellucid_passthrough::{Inventory as PciInventory, Quarantine, TakeError};
 
 use crate::error::{CheckError, StartError};
 use crate::identity::{CheckWarning, Identity};
+use crate::numa::Numa;
 use crate::offer::{Offer, resource};
 use crate::spec::{CpuPolicy, DeviceSpec, ServerSpec, Source};
 use crate::topology::Topology;
@@ -23,6 +24,8 @@ pub struct Checked {
     pub(crate) offers: Vec<Offer>,
     pub(crate) topology: Topology,
     pub(crate) smbios: Option<SmbiosTables>,
+    pub(crate) numa: Option<Numa>,
+    pub(crate) clock_offset: i64,
 }
 
 /// What will be booted, opened for reading.
@@ -43,6 +46,8 @@ pub struct Examination {
     offers: Vec<Offer>,
     topology: Result<Topology, CheckError>,
     identity: Identity,
+    numa: Option<Numa>,
+    clock_offset: i64,
     /// Refusals of parts that are there.
     more: Vec<CheckError>,
 }
@@ -70,10 +75,10 @@ impl ServerSpec {
         let offers = Offer::all(&self.devices, &pci, &mut more);
         let topology = Topology::of(&offers, &pci).map_err(CheckError::from);
         more.extend(self.held(state, plan.as_ref().ok())?);
-        let identity = match (&plan, &topology) {
-            (Ok(plan), Ok(topology)) => self.smbios.tables(plan, (topology, &offers), Smbios::survey),
-            _ => None,
-        };
+        let parts = plan.as_ref().ok().zip(topology.as_ref().ok());
+        let identity =
+            parts.and_then(|(plan, tree)| self.smbios.tables(plan, (tree, &offers), Smbios::survey));
+        let numa = parts.and_then(|(plan, tree)| Numa::of(plan, &inventory, (tree, &offers)));
         Ok(Examination {
             kvm,
             plan,
@@ -82,6 +87,8 @@ impl ServerSpec {
             offers,
             topology,
             identity,
+            numa,
+            clock_offset: self.clock_offset,
             more,
         })
     }
@@ -189,6 +196,8 @@ impl Examination {
             offers: self.offers,
             topology: self.topology?,
             smbios: self.identity.and_then(Result::ok),
+            numa: self.numa,
+            clock_offset: self.clock_offset,
         };
         match self.more.into_iter().next() {
             None => Ok(checked),

@@ -14,6 +14,12 @@ pub enum ServerEvent {
     PowerOff,
     /// The guest asked for a reset.
     Reset,
+    /// The guest set its clock: to start it with this offset again lets the clock run on. A guest can set it as often as it likes; who
+    /// keeps the offset asks [`LogicalServer::clock_offset`](crate::LogicalServer::clock_offset) at his own pace.
+    ClockSet {
+        /// How many seconds it is ahead of the host's now.
+        offset: i64,
+    },
     /// A vCPU cannot go on; the text names it, its place and the cause.
     Crashed {
         /// What KVM or the run loop said.

@@ -9,6 +9,7 @@ mod error;
 mod event;
 mod identity;
 mod lent;
+mod numa;
 mod offer;
 mod plugging;
 mod policy;

@@ -34,8 +34,8 @@ pub struct LogicalServer {
 pub struct Console {
     /// Takes what the guest sends.
     pub output: Box<dyn Write + Send>,
-    /// Called when input that was not taken may be offered again.
-    pub room: Box<dyn Fn() + Send + Sync>,
+    /// Called when input that was not taken may be offered again, and when [`LogicalServer::until_due`] would say less than it did.
+    pub wake: Box<dyn Fn() + Send + Sync>,
 }
 
 /// What becomes of a server after a reaction.
@@ -105,12 +105,21 @@ impl Checked {
         let mut tables = AcpiBoard::new(layout, (0..populated.plan().vcpus() as u32).collect());
         (tables.root_ports, tables.ecam) = (tree.described_ports(), tree.ecam());
         tables.hot_plug = tree.has_hot_plug();
+        if let Some(numa) = self.numa {
+            for port in &mut tables.root_ports {
+                port.node = numa.ports.get(&port.address).copied();
+            }
+            tables.nodes = Some(numa.nodes);
+        }
         tables.tables()?.write(populated.memory())?;
         if let Some(smbios) = &self.smbios {
             smbios.write(populated.memory())?;
         }
         let (ports, bays) = tree.root_ports(populated.interrupts(), events)?;
-        let board = Board::attach(&populated, board_spec(&entry, ports, console, events))?;
+        let board = Board::attach(
+            &populated,
+            board_spec((&entry, self.clock_offset), ports, console, events),
+        )?;
         let parked = Parked::create(&populated, entry, &VcpuPolicy::default())?;
         let lent = Lent::begin(taken, (&populated, &board), (tree, bays), events)?;
         let told = Arc::clone(events);
@@ -144,6 +153,23 @@ impl LogicalServer {
     pub fn input(&self, bytes: &[u8]) -> usize {
         let serial: &Serial = self.board.serial();
         serial.receive(bytes)
+    }
+
+    /// How long until [`LogicalServer::tick`] has something to do; `None` until [`Console::wake`] is called.
+    #[must_use]
+    pub fn until_due(&self) -> Option<Duration> {
+        self.board.until_due()
+    }
+
+    /// Raises the interrupts of the guest's clock and timer that are due: alarms, for one. Nothing else does, as no thread waits for them.
+    pub fn tick(&self) {
+        self.board.tick();
+    }
+
+    /// How many seconds the guest's clock is ahead of the host's now.
+    #[must_use]
+    pub fn clock_offset(&self) -> i64 {
+        self.board.rtc().offset()
     }
 
     /// Presses the power button: an operating system that listens powers off.
@@ -218,19 +244,29 @@ impl std::fmt::Debug for LogicalServer {
     }
 }
 
-fn board_spec(entry: &Entry, root_ports: Vec<PortAt>, console: Console, events: &EventSink) -> BoardSpec {
+fn board_spec(
+    (entry, clock_offset): (&Entry, i64),
+    root_ports: Vec<PortAt>,
+    console: Console,
+    events: &EventSink,
+) -> BoardSpec {
     let told = Arc::clone(events);
+    let wake: Arc<dyn Fn() + Send + Sync> = Arc::from(console.wake);
+    let room = Arc::clone(&wake);
     BoardSpec {
         console: SerialEnd {
             out: console.output,
-            room: console.room,
+            room: Box::new(move || room()),
         },
         events: Arc::new(move |event| {
             told(match event {
                 BoardEvent::PowerOff => ServerEvent::PowerOff,
+                BoardEvent::ClockSet { offset } => ServerEvent::ClockSet { offset },
                 _ => ServerEvent::Reset,
             });
         }),
+        clock_offset,
+        sooner: wake,
         root_ports,
         config_ports: config_ports(entry),
     }

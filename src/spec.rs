@@ -20,6 +20,8 @@ pub struct ServerSpec {
     pub source: Source,
     /// Which SMBIOS tables its operating system finds.
     pub smbios: SmbiosPolicy,
+    /// How many seconds its clock is ahead of the host's (UTC) at first.
+    pub clock_offset: i64,
     /// PCI functions it is lent.
     pub devices: Vec<DeviceSpec>,
 }

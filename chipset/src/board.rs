@@ -2,14 +2,15 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pellucid_partition::{
     Bdf, BusRange, ConfigHandler, Layout, MmioBus, MmioHandler, PioBus, PioHandler, Populated,
-    board::{COM1_GSI, COM1_PORT, PCI_CONFIG_PORT, PM_BASE, RESET_PORT, RTC_PORT, SCI_GSI},
+    board::{COM1_GSI, COM1_PORT, PCI_CONFIG_PORT, PM_BASE, RESET_PORT, RTC_GSI, RTC_PORT, SCI_GSI},
 };
 
 use crate::error::{BoardError, PciError};
-use crate::event::EventSink;
+use crate::event::{BoardEvent, EventSink};
 use crate::pci::config::{PciConfig, Placed};
 use crate::pci::ecam::Ecam;
 use crate::pci::host_bridge::HostBridge;
@@ -39,8 +40,12 @@ pub struct Board {
 pub struct BoardSpec {
     /// The serial port's other end.
     pub console: Console,
-    /// Where power off and reset are reported.
+    /// Where power off, reset and a clock that was set are reported.
     pub events: EventSink,
+    /// How many seconds the guest's clock is ahead of the host's.
+    pub clock_offset: i64,
+    /// Called, on a vCPU thread, when [`Board::until_due`] would now say less than it did. It must not block.
+    pub sooner: Arc<dyn Fn() + Send + Sync>,
     /// The root ports, in the order in which they are placed: a port before those behind it.
     pub root_ports: Vec<PortAt>,
     /// Whether configuration space can also be reached through ports.
@@ -79,6 +84,8 @@ pub struct PortAt {
 pub struct BoardLines {
     /// A rising edge of the serial port's line.
     pub serial: Box<dyn Fn() + Send + Sync>,
+    /// A rising edge of the real-time clock's line.
+    pub clock: Box<dyn Fn() + Send + Sync>,
     /// The level of the system control interrupt.
     pub sci: Box<dyn Fn(SciLevel) + Send + Sync>,
 }
@@ -87,16 +94,13 @@ impl Board {
     /// Builds the board and registers it on the partition's buses and interrupt lines.
     pub fn attach(partition: &Populated, spec: BoardSpec) -> Result<Self, BoardError> {
         let interrupts = partition.interrupts();
-        let refused = |source| BoardError::Interrupt {
-            device: "serial port",
-            source,
-        };
-        let (serial, sci) = (
-            interrupts.line(COM1_GSI).map_err(refused)?,
-            interrupts.level_line(SCI_GSI),
-        );
+        let refused = |device| move |source| BoardError::Interrupt { device, source };
+        let serial = interrupts.line(COM1_GSI).map_err(refused("serial port"))?;
+        let clock = interrupts.line(RTC_GSI).map_err(refused("real-time clock"))?;
+        let sci = interrupts.level_line(SCI_GSI);
         let lines = BoardLines {
             serial: Box::new(move || serial.trigger()),
+            clock: Box::new(move || clock.trigger()),
             sci: Box::new(move |level| sci.assert_level(level == SciLevel::Asserted)),
         };
         Self::wire(partition.mmio(), partition.pio(), lines, spec)
@@ -112,14 +116,17 @@ impl Board {
         let BoardSpec {
             console,
             events,
+            clock_offset,
+            sooner,
             root_ports,
             config_ports,
         } = spec;
         let pci = Arc::new(PciConfig::new(0));
         let functions = place_functions(&pci, root_ports)?;
         let serial = Arc::new(Serial::new(lines.serial, console.out).on_room(console.room));
-        let rtc = Arc::new(Rtc::new());
-        let power = Arc::new(AcpiPm::new(lines.sci, Arc::clone(&events)));
+        let rtc = Arc::new(clock(clock_offset, lines.clock, (&events, &sooner)));
+        let power = AcpiPm::new(lines.sci, Arc::clone(&events)).on_sooner(move || sooner());
+        let power = Arc::new(power);
         let reset = Arc::new(ResetRegister::new(Arc::clone(&events)));
         let (config_base, config_size, config): (_, _, Arc<dyn PioHandler>) = match config_ports {
             ConfigPorts::Present => {
@@ -189,6 +196,19 @@ impl Board {
         &self.power
     }
 
+    /// How long until [`Board::tick`] has something to do; `None` until the guest does something.
+    #[must_use]
+    pub fn until_due(&self) -> Option<Duration> {
+        let times = [self.rtc.until_due(), self.power.until_due()];
+        times.into_iter().flatten().min()
+    }
+
+    /// Raises the interrupts of clock and timer that are due.
+    pub fn tick(&self) {
+        self.rtc.tick();
+        self.power.tick();
+    }
+
     /// PCI configuration, to place further functions.
     #[must_use]
     pub fn pci(&self) -> &Arc<PciConfig> {
@@ -208,6 +228,19 @@ impl std::fmt::Debug for BoardSpec {
             .field("config_ports", &self.config_ports)
             .finish_non_exhaustive()
     }
+}
+
+fn clock(
+    offset: i64,
+    interrupt: Box<dyn Fn() + Send + Sync>,
+    (events, sooner): (&EventSink, &Arc<dyn Fn() + Send + Sync>),
+) -> Rtc {
+    let (told, sooner) = (Arc::clone(events), Arc::clone(sooner));
+    Rtc::new()
+        .with_offset(offset)
+        .on_interrupt(interrupt)
+        .on_sooner(move || sooner())
+        .on_set(move |offset| told(BoardEvent::ClockSet { offset }))
 }
 
 fn place_functions(pci: &Arc<PciConfig>, root_ports: Vec<PortAt>) -> Result<Vec<Placed>, BoardError> {

@@ -1,8 +1,8 @@
-//! What the board tells its owner: the guest asked for power off or for a reset.
+//! What the board tells its owner: the guest asked for power off or for a reset, or set its clock.
 
 use std::sync::Arc;
 
-/// A request of the guest that ends the present run of the machine.
+/// What a guest asked for, or did, that outlives the present run of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BoardEvent {
@@ -10,6 +10,11 @@ pub enum BoardEvent {
     PowerOff,
     /// The guest asked for a reset of the machine.
     Reset,
+    /// The guest set its clock.
+    ClockSet {
+        /// How many seconds it is ahead of the host's now.
+        offset: i64,
+    },
 }
 
 /// Where board events go.

@@ -1,7 +1,8 @@
 //! The ACPI power management block: PM1a event and control, and the PM timer (ICH9 layout, ACPI 6.5 section 4.8).
 //!
 //! The board is always in ACPI mode (SCI_EN reads 1) and knows one sleep state, S5: any SLP_EN switches it off.
-//! The timer is computed when read; its status bit is kept, but it raises no interrupt by itself.
+//! The timer is computed when read. Its carry raises the SCI when the guest accesses the block and when its owner calls
+//! [`AcpiPm::tick`], which it does when [`AcpiPm::until_due`] has passed.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ pub struct AcpiPm {
     sci: Box<dyn Fn(SciLevel) + Send + Sync>,
     events: EventSink,
     elapsed: Box<dyn Fn() -> Duration + Send + Sync>,
+    sooner: Box<dyn Fn() + Send + Sync>,
 }
 
 /// The level of the system control interrupt's line.
@@ -61,7 +63,41 @@ impl AcpiPm {
             sci: Box::new(sci),
             events,
             elapsed: Box::new(elapsed),
+            sooner: Box::new(|| ()),
         }
+    }
+
+    /// Has `sooner` called, on a vCPU thread, when the guest enables the timer's interrupt. It must not block.
+    #[must_use]
+    pub fn on_sooner(mut self, sooner: impl Fn() + Send + Sync + 'static) -> Self {
+        self.sooner = Box::new(sooner);
+        self
+    }
+
+    /// How long until [`AcpiPm::tick`] has something to do: the timer's top bit changes and the guest wants to know.
+    #[must_use]
+    pub fn until_due(&self) -> Option<Duration> {
+        let (state, ticks) = (self.state(), self.ticks());
+        if state.enable & TIMER_CARRY == 0 || state.status_at(ticks) & TIMER_CARRY != 0 {
+            return None;
+        }
+        let left = TIMER_TOP - ticks % TIMER_TOP;
+        Some(Duration::from_nanos(
+            (u64::from(left) * 1_000_000_000).div_ceil(TIMER_HERTZ as u64),
+        ))
+    }
+
+    /// Raises the SCI if the timer's carry is due.
+    pub fn tick(&self) {
+        let mut state = self.state();
+        self.settle(&mut state);
+    }
+
+    /// Presses the sleep button. Guests listen to it if the FADT says that it is there.
+    pub fn press_sleep_button(&self) {
+        let mut state = self.state();
+        state.status |= SLEEP_BUTTON;
+        self.settle(&mut state);
     }
 
     /// Presses the power button: the guest's ACPI driver is asked to shut down.
@@ -88,7 +124,7 @@ impl AcpiPm {
             STATUS => {
                 state.status &= !wide;
                 if wide & TIMER_CARRY != 0 {
-                    state.carry_seen = self.carry();
+                    state.carry_seen = self.ticks() & TIMER_TOP != 0;
                 }
             }
             ENABLE => state.enable = (state.enable & !lane | wide) & ENABLES,
@@ -104,11 +140,16 @@ impl AcpiPm {
             _ => {}
         }
         self.settle(&mut state);
+        let waits = offset < CONTROL && state.enable & TIMER_CARRY != 0;
+        drop(state);
+        if waits {
+            (self.sooner)();
+        }
     }
 
     /// Drives the line to where status and enable say it is.
     fn settle(&self, state: &mut State) {
-        let asserted = state.status & state.enable & ENABLES != 0;
+        let asserted = state.status_at(self.ticks()) & state.enable & ENABLES != 0;
         if asserted != std::mem::replace(&mut state.asserted, asserted) {
             (self.sci)(if asserted {
                 SciLevel::Asserted
@@ -123,10 +164,6 @@ impl AcpiPm {
         ((self.elapsed)().as_nanos().wrapping_mul(TIMER_HERTZ) / 1_000_000_000) as u32 & TIMER_MASK
     }
 
-    fn carry(&self) -> bool {
-        self.ticks() & TIMER_TOP != 0
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -135,14 +172,21 @@ impl AcpiPm {
     fn snapshot(&self) -> [u8; 12] {
         let state = self.state();
         let ticks = self.ticks();
-        let carried = (ticks & TIMER_TOP != 0) != state.carry_seen;
-        let status = state.status | if carried { TIMER_CARRY } else { 0 };
+        let status = state.status_at(ticks);
         let mut block = [0; 12];
         block[0..2].copy_from_slice(&status.to_le_bytes());
         block[2..4].copy_from_slice(&state.enable.to_le_bytes());
         block[4..6].copy_from_slice(&(state.control | SCI_ENABLED).to_le_bytes());
         block[8..12].copy_from_slice(&ticks.to_le_bytes());
         block
+    }
+}
+
+impl State {
+    /// The status register: what was noted, and whether the timer's top bit changed since that was cleared.
+    fn status_at(&self, ticks: u32) -> u16 {
+        let carried = (ticks & TIMER_TOP != 0) != self.carry_seen;
+        self.status | if carried { TIMER_CARRY } else { 0 }
     }
 }
 
@@ -172,6 +216,7 @@ const ENABLE: u16 = 2;
 const CONTROL: u16 = 4;
 const TIMER_CARRY: u16 = 1;
 const POWER_BUTTON: u16 = 1 << 8;
+const SLEEP_BUTTON: u16 = 1 << 9;
 /// Timer, global lock, power button, sleep button, RTC.
 const ENABLES: u16 = 0x0721;
 const SCI_ENABLED: u16 = 1;

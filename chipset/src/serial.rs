@@ -1,7 +1,7 @@
 //! The serial port: a 16550A whose line is a writer on one side and [`Serial::receive`] on the other.
 //!
 //! Output is written byte by byte as the guest sends it, before the guest is told that it was sent. Input is
-//! flow controlled: nothing is dropped here. There is no timer; the baud rate is kept and means nothing.
+//! flow controlled, by the receiver's room and by RTS: nothing is dropped here. There is no timer; the baud rate is kept and means nothing.
 
 mod uart;
 
@@ -69,7 +69,7 @@ impl Serial {
         })
     }
 
-    /// How many bytes [`Serial::receive`] would take now: at most 16, and 0 in loopback.
+    /// How many bytes [`Serial::receive`] would take now: at most 16, and 0 in loopback or while the guest has lowered RTS.
     #[must_use]
     pub fn room(&self) -> usize {
         self.port().uart.room()

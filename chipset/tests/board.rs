@@ -39,6 +39,7 @@ impl Bench {
         let (events, sci) = (Arc::clone(&self.events), Arc::clone(&self.sci));
         let lines = BoardLines {
             serial: Box::new(|| ()),
+            clock: Box::new(|| ()),
             sci: Box::new(move |level| sci.lock().unwrap().push(level)),
         };
         let spec = BoardSpec {
@@ -47,6 +48,8 @@ impl Bench {
                 room: Box::new(|| ()),
             },
             events: Arc::new(move |event| events.lock().unwrap().push(event)),
+            clock_offset: 0,
+            sooner: Arc::new(|| ()),
             root_ports,
             config_ports,
         };
@@ -204,5 +207,99 @@ proptest! {
         }
         prop_assert!(board.serial().room() <= 16);
         prop_assert_eq!(bench.inb(at::COM1_PORT + 5) & 0x60, 0x60);
+    }
+}
+
+#[test]
+fn what_is_due_is_the_sooner_of_clock_and_timer() {
+    let bench = Bench::new();
+    let board = bench.board(vec![]).unwrap();
+    assert_eq!(board.until_due(), None);
+    bench.outb(0x602, 1);
+    let timer = board.until_due().unwrap();
+    assert!(timer < std::time::Duration::from_millis(2344), "{timer:?}");
+    bench.outb(0x70, 0x0b);
+    bench.outb(0x71, 0x42);
+    let clock = board.until_due().unwrap();
+    assert!(
+        clock < std::time::Duration::from_millis(2),
+        "1024 Hz, not {clock:?}"
+    );
+    std::thread::sleep(clock);
+    board.tick();
+    bench.outb(0x70, 0x0c);
+    assert_eq!(bench.inb(0x71) & 0xc0, 0xc0);
+}
+
+#[test]
+fn a_clock_that_is_set_is_an_event_and_nothing_else_is_one() {
+    let bench = Bench::new();
+    let board = bench.board(vec![]).unwrap();
+    bench.outb(0x70, 0x04);
+    let hour = bench.inb(0x71);
+    bench.outb(0x71, hour);
+    assert_eq!(*bench.events.lock().unwrap(), []);
+    bench.outb(0x71, if hour == 0x12 { 0x13 } else { 0x12 });
+    let events = std::mem::take(&mut *bench.events.lock().unwrap());
+    assert!(
+        matches!(events[..], [BoardEvent::ClockSet { offset }] if offset != 0 && offset == board.rtc().offset()),
+        "{events:?}"
+    );
+}
+
+/// Ports that some device of the board has, first and last.
+const TAKEN: [(u16, u16); 7] = [
+    (0x64, 0x64),
+    (0x70, 0x71),
+    (0x80, 0x80),
+    (0x92, 0x92),
+    (0x3f8, 0x3ff),
+    (0x600, 0x67f),
+    (0xcf8, 0xcff),
+];
+
+/// Every port in every size: no panic, all ones wherever no device is, and no byte past the last device's in a wide access.
+#[test]
+fn every_port_reads_in_every_size_and_all_ones_where_nothing_is() {
+    let bench = Bench::new();
+    let _board = bench.board(vec![]).unwrap();
+    for port in 0..=u16::MAX {
+        for size in [1, 2, 4, 3, 8] {
+            let mut data = vec![0x5a; size];
+            bench.pio.read(&mut LastHit::new(), port, &mut data);
+            let here = TAKEN.iter().any(|(first, last)| (*first..=*last).contains(&port));
+            assert!(
+                here || data.iter().all(|byte| *byte == 0xff),
+                "{port:#x} {data:x?}"
+            );
+        }
+    }
+}
+
+proptest! {
+    /// A storm of accesses of any size anywhere on the board, its configuration window included.
+    #[test]
+    fn no_storm_of_accesses_panics_or_reaches_where_nothing_is(
+        accesses in prop::collection::vec((any::<bool>(), any::<bool>(), any::<u64>(), prop::collection::vec(any::<u8>(), 1..9)), 0..300),
+    ) {
+        let bench = Bench::new();
+        let board = bench.board(vec![port_at("00:02.0", 3)]).unwrap();
+        for (is_port, is_write, at, mut data) in accesses {
+            let (first, last) = TAKEN[(at % 7) as usize];
+            // Around and across the edges of each device.
+            let port = first.wrapping_sub(8).wrapping_add((at >> 8) as u16 % (last - first + 17));
+            let address = 0xe000_0000 + (at % (4 << 20));
+            match (is_port, is_write) {
+                (true, true) => drop(bench.pio.write(&mut LastHit::new(), port, &data)),
+                (true, false) => drop(bench.pio.read(&mut LastHit::new(), port, &mut data)),
+                (false, true) => drop(bench.mmio.write(&mut LastHit::new(), address, &data)),
+                (false, false) => drop(bench.mmio.read(&mut LastHit::new(), address, &mut data)),
+            }
+            board.tick();
+        }
+        // Bus 3 is behind the port and has nothing, wherever the guest has moved it to.
+        let mut nothing = [0; 4];
+        bench.mmio.read(&mut LastHit::new(), 0xe000_0000 + (200 << 20), &mut nothing);
+        prop_assert_eq!(nothing, [0xff; 4]);
     }
 }

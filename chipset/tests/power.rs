@@ -269,3 +269,80 @@ proptest! {
         prop_assert_eq!(u32::from(bench.read16(TIMER + 2)), expected >> 16);
     }
 }
+
+#[test]
+fn the_timers_carry_raises_the_sci_when_it_is_enabled() {
+    let bench = Bench::new();
+    assert_eq!(bench.pm.until_due(), None);
+    bench.write16(ENABLE, 1);
+    let half = bench.pm.until_due().unwrap();
+    assert!(
+        half.as_millis().abs_diff(2343) < 2,
+        "2^23 ticks of 3.579545 MHz, not {half:?}"
+    );
+    let sleep = |left: Duration| {
+        bench
+            .nanoseconds
+            .fetch_add(left.as_nanos() as u64, Ordering::Relaxed);
+        bench.pm.tick();
+    };
+    sleep(half - Duration::from_micros(1));
+    assert_eq!(bench.line(), []);
+    sleep(bench.pm.until_due().unwrap());
+    assert_eq!(
+        (bench.line(), bench.read16(STATUS)),
+        (vec![SciLevel::Asserted], 1)
+    );
+    assert_eq!(
+        bench.pm.until_due(),
+        None,
+        "nothing new until the guest has looked"
+    );
+    bench.write16(STATUS, 1);
+    assert_eq!(bench.line(), [SciLevel::Released]);
+    sleep(bench.pm.until_due().unwrap());
+    assert_eq!(
+        bench.line(),
+        [SciLevel::Asserted],
+        "once more when the top bit falls"
+    );
+}
+
+#[test]
+fn a_carry_that_nobody_waits_for_is_told_when_somebody_does() {
+    let bench = Bench::new();
+    bench.nanoseconds.store(2_400_000_000, Ordering::Relaxed);
+    bench.pm.tick();
+    assert_eq!(bench.line(), []);
+    bench.write16(ENABLE, 1);
+    assert_eq!(bench.line(), [SciLevel::Asserted]);
+}
+
+#[test]
+fn the_owner_is_woken_for_the_timer_and_for_nothing_else() {
+    let woken = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&woken);
+    let pm = AcpiPm::with_clock(|_| (), Events::default().sink(), || Duration::ZERO).on_sooner(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let woken = |offset: u16, value: u16| {
+        pm.write(offset, &value.to_le_bytes());
+        woken.swap(0, Ordering::Relaxed) > 0
+    };
+    assert!(!woken(ENABLE, BUTTON) && !woken(STATUS, 0xffff) && !woken(CONTROL, 0x1c00));
+    assert!(woken(ENABLE, 1) && woken(STATUS, 1));
+}
+
+#[test]
+fn the_sleep_button_is_like_the_power_button() {
+    let bench = Bench::new();
+    bench.write16(ENABLE, 0x200);
+    bench.pm.press_sleep_button();
+    assert_eq!(
+        (bench.line(), bench.read16(STATUS)),
+        (vec![SciLevel::Asserted], 0x200)
+    );
+    bench.write16(STATUS, 0x200);
+    assert_eq!(bench.line(), [SciLevel::Released]);
+    assert!(!bench.pm.is_power_button_pending());
+}

@@ -377,3 +377,79 @@ proptest! {
         prop_assert_eq!((port.edges(), port.read(IIR)), (1, 0xc4));
     }
 }
+
+#[test]
+fn input_waits_while_a_driver_that_uses_rts_holds_it_down() {
+    let port = Bench::opened(0x01);
+    port.serial.receive(b"ab");
+    // As tty_throttle() does with CRTSCTS.
+    port.write(MCR, 0x09);
+    assert_eq!((port.serial.room(), port.serial.receive(b"cd")), (0, 0));
+    assert_eq!((port.read(DATA), port.read(DATA)), (b'a', b'b'));
+    assert_eq!(
+        port.rooms.load(Ordering::Relaxed),
+        0,
+        "drained, but the other end may not send"
+    );
+    port.write(MCR, 0x0b);
+    assert_eq!(port.rooms.load(Ordering::Relaxed), 1);
+    assert_eq!(port.serial.receive(b"cd"), 2);
+    assert_eq!(
+        port.read(MSR) & 0xf0,
+        0xb0,
+        "CTS is up all the time: there is always room here"
+    );
+}
+
+#[test]
+fn a_driver_that_knows_no_rts_has_its_input() {
+    let port = Bench::new();
+    port.write(MCR, 0x08);
+    assert_eq!(port.serial.receive(b"x"), 1);
+    // Raised in loopback only, as drivers do to find out what they have.
+    port.write(MCR, 0x1a);
+    port.write(MCR, 0x08);
+    port.read(DATA);
+    assert_eq!(port.serial.receive(b"x"), 1);
+}
+
+/// Every order of what a driver does before it has its first interrupt: the cause, the enable bit, the OUT2 gate.
+#[test]
+fn whatever_comes_last_raises_the_line_once() {
+    type Step = (&'static str, fn(&Bench));
+    let enable: Step = ("enable", |port| port.write(IER, 0x0f));
+    let gate: Step = ("gate", |port| port.write(MCR, 0x0b));
+    let causes: [(Step, u8); 3] = [
+        (("byte in", |port| assert_eq!(port.serial.receive(&[7]), 1)), 0x04),
+        (("byte out", |port| port.write(DATA, b'x')), 0x02),
+        (
+            ("modem", |port| {
+                port.write(MCR, 0x1f);
+                port.write(MCR, 0x0f);
+                port.write(MCR, 0x03);
+            }),
+            0x02,
+        ),
+    ];
+    for (cause, identified) in causes {
+        for order in [
+            [cause, enable, gate],
+            [cause, gate, enable],
+            [enable, cause, gate],
+            [enable, gate, cause],
+            [gate, cause, enable],
+            [gate, enable, cause],
+        ] {
+            let port = Bench::new();
+            port.write(FCR, 0x01);
+            let names: Vec<_> = order.iter().map(|(name, _)| *name).collect();
+            for (_, step) in order {
+                step(&port);
+            }
+            port.write(MCR, 0x0b);
+            assert!(port.edges() >= 1, "{names:?}");
+            let found: Vec<u8> = (0..4).map(|_| port.read(IIR) & 0x0f).collect();
+            assert!(found.contains(&identified), "{names:?} {found:x?}");
+        }
+    }
+}

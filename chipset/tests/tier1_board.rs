@@ -150,6 +150,8 @@ fn a_guest_echoes_by_interrupt_and_powers_off_at_the_button() {
             assert_eq!(*told.lock().unwrap(), [BoardEvent::PowerOff]);
             stop.store(true, Ordering::Release);
         }),
+        clock_offset: 0,
+        sooner: Arc::new(|| ()),
         root_ports: vec![],
         config_ports: ConfigPorts::default(),
     };

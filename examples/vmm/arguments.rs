@@ -1,7 +1,7 @@
 //! The command line: a contract, so every option here is described in the README.
 
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
@@ -160,6 +160,9 @@ struct MachineArguments {
     /// SMBIOS tables that the guest finds: host, for its share of the machine; host-with-text, with the maker's and owner's free text; none
     #[arg(long, value_name = "WHICH", default_value_t = SmbiosPolicy::Host)]
     smbios: SmbiosPolicy,
+    /// File that keeps how far the guest has set its clock from the host's, so that the clock runs on when the server is started again
+    #[arg(long, value_name = "FILE")]
+    rtc_offset: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -218,6 +221,11 @@ impl RunArguments {
         self.source.source()
     }
 
+    /// Where the offset of the guest's clock is kept.
+    pub(crate) fn clock(&self) -> Option<&Path> {
+        self.machine.rtc_offset.as_deref()
+    }
+
     /// What is asked of Pellucid.
     pub(crate) fn spec(&self) -> Result<ServerSpec, SpecError> {
         let share = self.cpu.share();
@@ -249,6 +257,7 @@ impl RunArguments {
             },
             source: self.source.source(),
             smbios: self.machine.smbios,
+            clock_offset: 0,
             devices: self.devices.clone(),
         })
     }

@@ -6,6 +6,7 @@
 
 mod arguments;
 mod boot_plan;
+mod clock;
 mod console;
 mod control;
 mod devices;

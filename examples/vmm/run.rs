@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use pellucid::partition::Bdf;
@@ -13,6 +13,7 @@ use pellucid::{Console as GuestConsole, LogicalServer, ServerEvent, Source, Then
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::arguments::RunArguments;
+use crate::clock::Clock;
 use crate::console::Console;
 use crate::control::Control;
 use crate::disturbances::Disturbances;
@@ -24,9 +25,13 @@ use crate::{Outcome, Status, progress, state};
 /// Runs the server until it powers off; a reset starts it again unless it must not.
 pub(crate) fn run(arguments: &RunArguments) -> Outcome {
     let mut requests = Requests::listen()?;
-    let mut unplugged = BTreeSet::new();
+    let mut kept = Kept {
+        unplugged: BTreeSet::new(),
+        clock: Clock::open(arguments.clock())?,
+        warned: false,
+    };
     loop {
-        let end = run_once(arguments, &mut requests, &mut unplugged)?;
+        let end = run_once(arguments, &mut requests, &mut kept)?;
         match end {
             End::Reset if !arguments.no_reboot => {
                 eprintln!("vmm: the guest asked for a reset; starting it again\r");
@@ -55,17 +60,26 @@ enum End {
     Policy,
 }
 
-/// What is unplugged at the end of one run is not in the next: the host may be using it.
+/// What goes on from one run of the guest to the next.
+struct Kept {
+    /// What is unplugged at the end of one run is not in the next: the host may be using it.
+    unplugged: BTreeSet<Bdf>,
+    clock: Clock,
+    /// What the host lacks was told.
+    warned: bool,
+}
+
 fn run_once(
     arguments: &RunArguments,
     requests: &mut Requests,
-    unplugged: &mut BTreeSet<Bdf>,
+    kept: &mut Kept,
 ) -> Result<End, Box<dyn std::error::Error>> {
     let state = state::open()?;
     let mut spec = arguments.spec()?;
+    spec.clock_offset = kept.clock.offset();
     spec.devices.retain(|device| {
         let at = device.host().or(device.wanted());
-        let stays = at.filter(|at| unplugged.contains(at));
+        let stays = at.filter(|at| kept.unplugged.contains(at));
         if let Some(at) = stays {
             eprintln!("vmm: device {at}: stays unplugged; start the server anew to have it again\r");
         }
@@ -73,22 +87,19 @@ fn run_once(
     });
     let hot_plug = spec.devices.iter().any(|device| device.hot_plug);
     let examination = spec.examine(&state)?;
-    for warning in examination.warnings() {
-        eprintln!("vmm: warning: {warning}\r");
+    if !std::mem::replace(&mut kept.warned, true) {
+        for warning in examination.warnings() {
+            eprintln!("vmm: warning: {warning}\r");
+        }
     }
     let checked = examination.accept()?;
     let (mut console, output) = Console::open(&arguments.console)?;
     let wake = Arc::new(Wake::new()?);
     let (sender, events) = channel();
-    let (told, room) = (Arc::clone(&wake), Arc::clone(&wake));
-    let sink: pellucid::EventSink = Arc::new(move |event| {
-        // A receiver that is gone has decided already.
-        let _ = sender.send(event);
-        told.ring();
-    });
+    let (sink, room) = (queue(sender, Arc::clone(&wake)), Arc::clone(&wake));
     let guest_console = GuestConsole {
         output,
-        room: Box::new(move || room.ring()),
+        wake: Box::new(move || room.ring()),
     };
     let mut server = progress::shown(|progress| checked.start(&state, guest_console, &sink, progress))?;
     let control = match hot_plug {
@@ -104,11 +115,14 @@ fn run_once(
         wake: &wake,
         typed: Vec::new(),
         cpus,
+        clock: &mut kept.clock,
         control,
         plugging: Plugging::default(),
     }
     .run();
-    unplugged.extend(server.unplugged());
+    kept.clock.keep(server.clock_offset());
+    kept.clock.flush();
+    kept.unplugged.extend(server.unplugged());
     let exits = server.finish();
     drop(console);
     let resets = resets(&events);
@@ -128,6 +142,18 @@ fn run_once(
     }
     exits?;
     Ok(end)
+}
+
+/// Queues events and wakes who reads them. A guest that sets its clock all the time fills no queue: the last time counts, and the
+/// server knows it.
+fn queue(sender: Sender<ServerEvent>, wake: Arc<Wake>) -> pellucid::EventSink {
+    Arc::new(move |event| {
+        if !matches!(event, ServerEvent::ClockSet { .. }) {
+            // A receiver that is gone has decided already.
+            let _ = sender.send(event);
+        }
+        wake.ring();
+    })
 }
 
 /// How the devices were reset when the guest had ended, told in a line each.
@@ -153,6 +179,7 @@ struct Watch<'r> {
     /// Typed, and not yet taken by the serial port.
     typed: Vec<u8>,
     cpus: Option<Disturbances>,
+    clock: &'r mut Clock,
     /// How devices are asked for, if there is a slot for them.
     control: Option<Control>,
     plugging: Plugging,
@@ -161,6 +188,8 @@ struct Watch<'r> {
 impl Watch<'_> {
     fn run(mut self) -> io::Result<End> {
         loop {
+            self.server.tick();
+            self.clock.keep(self.server.clock_offset());
             while let Ok(event) = self.events.try_recv() {
                 if let Some(end) = end_of(&event).or_else(|| self.react(&event)) {
                     return Ok(end);
@@ -221,7 +250,12 @@ impl Watch<'_> {
                 .map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)),
         );
         let looks = self.cpus.as_ref().map(|_| Duration::from_secs(1));
-        let timeout = looks.into_iter().chain(self.plugging.patience()).min();
+        let timeout = looks
+            .into_iter()
+            .chain(self.plugging.patience())
+            .chain(self.server.until_due())
+            .chain(self.clock.patience())
+            .min();
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}

@@ -78,6 +78,8 @@ fn run_guest(host: &Inventory) -> Result<(String, Vec<ExitCounts>), Box<dyn std:
         BoardSpec {
             console,
             events,
+            clock_offset: 0,
+            sooner: Arc::new(|| ()),
             root_ports: Vec::new(),
             config_ports: ConfigPorts::default(),
         },

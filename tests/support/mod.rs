@@ -132,7 +132,10 @@ impl Answer {
         Self {
             status: status.code(),
             out: text(stdout),
-            err: text(stderr),
+            err: text(stderr)
+                .split_inclusive('\n')
+                .filter(|line| !server::is_nameless_host(line))
+                .collect(),
         }
     }
 

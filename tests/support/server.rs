@@ -1,6 +1,7 @@
 //! A running `vmm run`: its console as a person sees it, its standard error, its end. Killed at the latest when dropped.
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -139,7 +140,8 @@ impl Server {
     }
 }
 
-/// What was said, but for the lines of devices that were reset and are well, and that came or went as asked.
+/// What was said, but for the lines of devices that were reset and are well, and that came or went as asked; and for the warning
+/// that a host without SMBIOS has none to give.
 fn without_good_news(said: &str) -> String {
     let good = |line: &str| {
         let Some(told) = line.strip_prefix("vmm: ") else {
@@ -150,10 +152,18 @@ fn without_good_news(said: &str) -> String {
         told.starts_with("device ") && (told.contains(", and well: ") || asked)
             || told.starts_with("populating guest memory: ")
             || told.starts_with("mapping guest memory for DMA: ")
+            || is_nameless_host(line)
     };
     let rest = said.split_inclusive('\n').filter(|line| !good(line));
     rest.collect()
 }
+
+/// Whether a line warns of the missing SMBIOS tables of a host that has none, as virtual machines and containers often have not.
+pub(crate) fn is_nameless_host(line: &str) -> bool {
+    line.starts_with("vmm: warning: the guest will have no SMBIOS tables") && !Path::new(TABLE).exists()
+}
+
+const TABLE: &str = "/sys/firmware/dmi/tables/DMI";
 
 impl Drop for Server {
     fn drop(&mut self) {

@@ -17,6 +17,8 @@ pub(super) struct Uart {
     received: VecDeque<u8>,
     overrun: bool,
     transmitter_emptied: bool,
+    /// The driver has raised RTS once, so that it means something when it does not.
+    requests: bool,
     line: bool,
 }
 
@@ -67,6 +69,7 @@ impl Uart {
             MODEM_CONTROL => {
                 let before = self.lines();
                 self.modem_control = value & 0x1f;
+                self.requests |= value & (MCR_RTS | MCR_LOOP) == MCR_RTS;
                 self.note_modem_change(before);
             }
             SCRATCH => self.scratch = value,
@@ -84,15 +87,15 @@ impl Uart {
 
     /// How many bytes the receiver would take from the line now.
     pub(super) fn room(&self) -> usize {
-        match self.is_looped() {
-            true => 0,
-            false => self.depth().saturating_sub(self.received.len()),
+        match self.is_open() {
+            false => 0,
+            true => self.depth().saturating_sub(self.received.len()),
         }
     }
 
     /// Whether the driver has read everything that came in, and more may come.
     pub(super) fn is_drained(&self) -> bool {
-        self.received.is_empty() && !self.is_looped()
+        self.received.is_empty() && self.is_open()
     }
 
     /// A byte for the line; or, looped back, one for the receiver.
@@ -194,6 +197,12 @@ impl Uart {
         Effect { transmit, interrupt }
     }
 
+    /// Whether the other end may send: the line is connected, and a driver that uses RTS holds it up.
+    fn is_open(&self) -> bool {
+        let held = self.requests && self.modem_control & MCR_RTS == 0;
+        !held && !self.is_looped()
+    }
+
     fn is_looped(&self) -> bool {
         self.modem_control & MCR_LOOP != 0
     }
@@ -234,6 +243,7 @@ const FCR_CLEAR_RECEIVER: u8 = 0x02;
 const FCR_TRIGGER: u8 = 0xc0;
 
 const LCR_DIVISOR: u8 = 0x80;
+const MCR_RTS: u8 = 0x02;
 const MCR_OUT2: u8 = 0x08;
 const MCR_LOOP: u8 = 0x10;
 /// Holding and shift register, both always empty.
