@@ -235,6 +235,11 @@ impl Examination {
         self.plan.as_ref().ok()
     }
 
+    /// Where everything would be, if it has a place.
+    pub(crate) fn topology(&self) -> Option<&Topology> {
+        self.topology.as_ref().ok()
+    }
+
     /// What the disk would boot; `None` for a kernel given as files, or if it cannot be read.
     #[must_use]
     pub fn boot_plan(&self) -> Option<&BootPlan> {

@@ -13,6 +13,7 @@ mod numa;
 mod offer;
 mod plugging;
 mod policy;
+mod predicted;
 mod seen;
 mod server;
 mod spec;

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use pellucid::twin::{Class, Diff, MOST_BYTES, Scheme, Twin};
 
-use crate::{Outcome, Status};
+use crate::arguments::RunArguments;
+use crate::{Outcome, Status, state};
 
 #[derive(Subcommand)]
 pub(crate) enum TwinCommand {
@@ -19,6 +20,8 @@ pub(crate) enum TwinCommand {
         #[arg(long, value_name = "DIR")]
         root: Option<PathBuf>,
     },
+    /// Print the identity of the machine that a server would find: the arguments of run. Touches nothing
+    Predict(Box<RunArguments>),
     /// Compare two captures, and say of each difference what it does to an operating system that moves from A to B. Exit status:
     /// 0 nothing, 10 cosmetic, 20 licence risk, 30 changes a name, 40 breaks boot
     Diff(DiffArguments),
@@ -47,6 +50,7 @@ pub(crate) struct DiffArguments {
 pub(crate) fn run(command: &TwinCommand) -> Outcome {
     match command {
         TwinCommand::Capture { root } => capture(root.as_deref()),
+        TwinCommand::Predict(arguments) => predict(arguments),
         TwinCommand::Diff(arguments) => diff(arguments),
     }
 }
@@ -59,6 +63,23 @@ fn capture(root: Option<&Path>) -> Outcome {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", twin.to_json()?)?;
     Ok(Status::Done)
+}
+
+/// The refusals of a server that this host would not start do not keep its machine from being told, as far as it is planned.
+fn predict(arguments: &RunArguments) -> Outcome {
+    let examination = arguments.spec()?.examine(&state::open()?)?;
+    for warning in examination.warnings() {
+        eprintln!("vmm: warning: {warning}");
+    }
+    let mut status = Status::Done;
+    for refusal in examination.refusals() {
+        eprintln!("vmm: {refusal}");
+        status = Status::HostFailed;
+    }
+    if let Some(guest) = examination.predict(&Twin::capture()) {
+        writeln!(std::io::stdout().lock(), "{}", guest.to_json()?)?;
+    }
+    Ok(status)
 }
 
 fn diff(arguments: &DiffArguments) -> Outcome {

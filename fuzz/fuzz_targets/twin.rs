@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pellucid_twin::{BootEntry, Scheme, Twin};
+use pellucid_twin::{BootEntry, GuestShare, Scheme, Twin};
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = BootEntry::parse(bytes);
@@ -28,6 +28,14 @@ fuzz_target!(|bytes: &[u8]| {
             );
         }
     }
+    let smbios = before.smbios.entry_point.clone().zip(before.smbios.table.clone());
+    let guest = before.as_guest(&GuestShare {
+        devices: before.pci.functions.keys().map(|bdf| (*bdf, *bdf)).collect(),
+        smbios: smbios.map(|(entry_point, table)| [entry_point.0, table.0]),
+        ..GuestShare::default()
+    });
+    assert!(guest.diff(&guest, None).differences.is_empty());
+    let _ = before.diff(&guest, None);
     let diff = before.diff(&after, None);
     let page = diff.html(&before, &after, ["before", "after"]);
     assert!(!page.contains("<script") && !page.contains('\u{1b}'));

@@ -1,10 +1,12 @@
 //! What the firmware left in tables: SMBIOS and ACPI.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use pellucid_image::Smbios as Tables;
 
 use super::Class;
 use super::findings::Findings;
-use crate::tables::AcpiTable;
+use crate::tables::{AcpiTable, Smbios};
 use crate::twin::Twin;
 
 pub(super) fn compare(findings: &mut Findings, (before, after): (&Twin, &Twin)) {
@@ -76,21 +78,84 @@ fn smbios(findings: &mut Findings, (before, after): (&Twin, &Twin)) {
             };
         findings.value(name, (one, other), judgement);
     }
-    match (&own.table, &its.table) {
+    match (records(own), records(its)) {
         (Some(one), Some(other)) => {
-            if one != other {
-                let shown = |bytes: &crate::tables::Bytes| Some(format!("{} bytes", bytes.0.len()));
-                let why = "the records that matter to a system are judged by themselves";
-                let (mut one, other) = (shown(one), shown(other));
-                if one == other {
-                    one = one.map(|text| format!("{text}, otherwise"));
-                }
-                findings.value("table", (one, other), (Class::Cosmetic, why));
+            for kind in one.keys().chain(other.keys()).collect::<BTreeSet<_>>() {
+                record(findings, *kind, (one.get(kind), other.get(kind)));
             }
         }
         (None, None) => {}
-        _ => findings.uncompared("the SMBIOS table: a capture lacks it, or was not made by root"),
+        _ => findings.uncompared("SMBIOS records: a capture lacks them, or was not made by root"),
     }
 }
 
+/// What the records of one type say, in some order, without their handles.
+type Records = Vec<Vec<u8>>;
+
+fn records(smbios: &Smbios) -> Option<BTreeMap<u8, Records>> {
+    let tables = Tables::parse(&smbios.entry_point.as_ref()?.0, &smbios.table.as_ref()?.0).ok()?;
+    let mut found: BTreeMap<u8, Records> = BTreeMap::new();
+    for structure in tables.structures().filter(|structure| structure.kind() != END) {
+        let body = structure.formatted().get(4..).unwrap_or_default();
+        let strings: Vec<&[u8]> = structure.strings().collect();
+        found
+            .entry(structure.kind())
+            .or_default()
+            .push([body, &strings.join(&0)].join(&0));
+    }
+    found.values_mut().for_each(|records| records.sort_unstable());
+    Some(found)
+}
+
+fn record(findings: &mut Findings, kind: u8, (own, its): (Option<&Records>, Option<&Records>)) {
+    if own == its {
+        return;
+    }
+    let (what, judgement) = match kind {
+        0 => (
+            "firmware",
+            (Class::Cosmetic, "only shown, and looked at by workarounds"),
+        ),
+        1 => (
+            "system",
+            (Class::LicenceRisk, "licences and activations are bound to it"),
+        ),
+        2 => (
+            "board",
+            (Class::LicenceRisk, "licences and activations are bound to it"),
+        ),
+        3 => (
+            "chassis",
+            (Class::LicenceRisk, "management knows the machine by it"),
+        ),
+        11 | 12 => (
+            "free text",
+            (
+                Class::Cosmetic,
+                "its maker's or owner's words, which may be secret: a guest has them only by a policy",
+            ),
+        ),
+        4 | 7 | 16 | 17 | 19 => (
+            "processors and memory",
+            (Class::Cosmetic, "rewritten for the share that a guest has"),
+        ),
+        9 | 41 => (
+            "slots and onboard devices",
+            (
+                Class::Cosmetic,
+                "a guest has those of what it was lent; a network interface's name is predicted for itself",
+            ),
+        ),
+        _ => ("other", (Class::Cosmetic, "only management looks at it")),
+    };
+    let count = |records: Option<&Records>| records.map(|records| format!("{} records", records.len()));
+    let (own, mut its) = (count(own), count(its));
+    if own == its {
+        its = its.map(|text| format!("{text}, otherwise"));
+    }
+    findings.value(&format!("type {kind}, {what}"), (own, its), judgement);
+}
+
+/// The end marker.
+const END: u8 = 127;
 const ROOT_ONLY: [&str; 4] = ["product_uuid", "product_serial", "board_serial", "chassis_serial"];
