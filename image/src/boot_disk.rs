@@ -2,14 +2,19 @@
 //!
 //! Nothing is written, and only what is asked for is read.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::io::{self, Read, Seek};
+use std::ops::Range;
 use std::path::Path;
 
 use crate::boot_file::{BootFile, Volume};
 use crate::boot_plan::BootPlan;
-use crate::disk::{DirectoryEntry, DiskFile, DiskImage, DiskSource, Fat, TableError, boot_partitions};
+use crate::disk::{
+    DirectoryEntry, DiskFile, DiskImage, DiskSource, Fat, FileSystem, Partition, TableError, boot_partitions,
+};
 use crate::error::DiscoverError;
+use crate::file_systems::FileSystems;
 use crate::kernel::{Linux, SourceFile};
 
 /// An opened disk with an EFI system partition. Nothing is known yet of what it boots.
@@ -21,6 +26,11 @@ pub struct BootDisk<R> {
     extended: Option<io::Result<Fat>>,
     /// What is wrong with the partition table although it could be read.
     notes: Vec<String>,
+    partitions: Vec<Partition>,
+    /// Where the ESP lies.
+    esp_range: Range<u64>,
+    /// The file systems of the partitions, opened when a boot loader asks for them.
+    systems: OnceCell<FileSystems>,
 }
 
 impl BootDisk<DiskImage> {
@@ -78,6 +88,9 @@ impl<R: Read + Seek> BootDisk<R> {
             esp,
             extended,
             notes: table.notes,
+            partitions: table.volumes,
+            esp_range: range.clone(),
+            systems: OnceCell::new(),
         })
     }
 
@@ -179,7 +192,33 @@ impl<R: Read + Seek> BootDisk<R> {
         }
     }
 
+    /// The file systems of the disk's partitions, in the order of the table.
+    pub(crate) fn file_systems(&self) -> &[(Partition, Volume, FileSystem)] {
+        &self.systems().readable
+    }
+
+    /// What is wrong with partitions that were looked at for a file system.
+    pub(crate) fn file_system_notes(&self) -> &[String] {
+        &self.systems().notes
+    }
+
+    pub(crate) fn source(&self) -> &DiskSource<R> {
+        &self.source
+    }
+
+    fn systems(&self) -> &FileSystems {
+        let open = || FileSystems::open(&self.source, &self.partitions, &self.esp_range);
+        self.systems.get_or_init(open)
+    }
+
     fn fat_file(&self, volume: Volume, path: &str) -> Result<Option<DiskFile<'_, R>>, DiscoverError> {
+        if let Volume::Partition(_) = volume {
+            let system = self.file_systems().iter().find(|(_, known, _)| *known == volume);
+            let opened = system
+                .map(|(_, _, system)| system.open_file(&self.source, path))
+                .transpose();
+            return Ok(opened.map_err(|source| self.read_error(path, source))?.flatten());
+        }
         let opened = self.fat(volume).map(|fat| fat.open_file(&self.source, path));
         let opened = opened
             .transpose()

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot_disk::BootDisk;
 use crate::boot_file::{BootFile, Volume};
-use crate::entries;
 use crate::error::DiscoverError;
+use crate::{entries, grub};
 
 /// All that a disk has to boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,17 +149,19 @@ impl MenuEntry {
 impl<R: Read + Seek> BootDisk<R> {
     /// Reads the menus of all boot loaders on the disk. Nothing of an entry's files is read but whether they are there.
     pub fn menu(&self) -> Result<BootMenu, DiscoverError> {
-        let mut menus = vec![entries::systemd_boot(self)?];
+        let mut menus = vec![entries::systemd_boot(self)?, grub::grub(self)];
         if menus.iter().all(|menu| menu.entries.is_empty()) {
             menus.push(entries::fallback_program(self)?);
         }
         let mut menu = BootMenu {
             entries: Vec::new(),
-            choice: Choice::Undecided { why: String::new() },
+            choice: Choice::Undecided {
+                why: "no boot loader on it has an entry".to_owned(),
+            },
             warnings: self.notes().to_vec(),
         };
         for found in menus {
-            if menu.entries.is_empty() {
+            if menu.entries.is_empty() && !found.entries.is_empty() {
                 menu.choice = found.choice;
             }
             menu.entries.extend(found.entries);

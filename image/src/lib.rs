@@ -9,6 +9,8 @@ mod boot_plan;
 mod disk;
 mod entries;
 mod error;
+mod file_systems;
+mod grub;
 mod kernel;
 mod smbios;
 mod uki;

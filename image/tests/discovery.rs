@@ -166,6 +166,8 @@ fn an_esp_without_an_entry_is_refused_and_says_what_is_there_instead() {
     );
     let windows = DiskRecipe::default().with("EFI/Microsoft/Boot/bootmgfw.efi", "MZ");
     assert!(refusal(&windows.build()).contains("its EFI folder has Microsoft"));
+    let grub = DiskRecipe::default().with("EFI/debian/grub.cfg", "set x=1");
+    assert!(refusal(&grub.build()).contains("(hd0,gpt1)/EFI/debian/grub.cfg leads to no menu"));
 }
 
 #[test]

@@ -18,6 +18,9 @@ pub(crate) struct Fat {
     cluster_size: u64,
     /// Clusters that hold data; they are numbered from 2.
     clusters: u32,
+    /// The volume's serial number and label, where its boot sector has them.
+    serial: Option<u32>,
+    label: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +78,17 @@ impl Fat {
             _ => Root::Fixed(at(root)..at(data)),
         };
         let table = at(table)..at(table + table_sectors * sector);
+        // FAT32 has more fields before these.
+        let extended = if kind == Kind::Fat32 { 66 } else { 38 };
+        let has_names = boot[extended] == 0x29;
+        let label = if has_names {
+            &boot[extended + 5..extended + 16]
+        } else {
+            &[]
+        };
         Ok(Self {
+            serial: has_names.then(|| dword(extended + 1) as u32),
+            label: String::from_utf8_lossy(label).trim_end().to_owned(),
             kind,
             table,
             root,
@@ -83,6 +96,17 @@ impl Fat {
             cluster_size,
             clusters,
         })
+    }
+
+    /// The serial number as GRUB and Linux write it, `1234-ABCD`; empty when there is none.
+    pub(crate) fn uuid(&self) -> String {
+        let write = |serial: u32| format!("{:04X}-{:04X}", serial >> 16, serial & 0xffff);
+        self.serial.map_or_else(String::new, write)
+    }
+
+    /// The label in the boot sector.
+    pub(crate) fn label(&self) -> &str {
+        &self.label
     }
 
     /// The byte ranges of the root directory.

@@ -9,7 +9,7 @@ use super::DiskSource;
 /// A file on a server's disk, open for reading.
 pub struct DiskFile<'d, R> {
     disk: &'d DiskSource<R>,
-    /// Where in the file each range of the disk begins; ascending.
+    /// Where in the file each range of the disk begins; ascending. Between them the file is zero.
     extents: Vec<(u64, Range<u64>)>,
     size: u64,
     position: u64,
@@ -23,9 +23,14 @@ impl<'d, R: Read + Seek> DiskFile<'d, R> {
             begin += length;
             (begin - length, extent)
         });
+        Self::sparse(disk, placed.collect(), size)
+    }
+
+    /// A file of which only some places are on the disk.
+    pub(crate) fn sparse(disk: &'d DiskSource<R>, extents: Vec<(u64, Range<u64>)>, size: u64) -> Self {
         Self {
             disk,
-            extents: placed.collect(),
+            extents,
             size,
             position: 0,
         }
@@ -37,20 +42,43 @@ impl<'d, R: Read + Seek> DiskFile<'d, R> {
         self.size
     }
 
-    /// The disk range that starts with the byte at the current position.
-    fn here(&self) -> Option<Range<u64>> {
+    /// Where the byte at the current position is.
+    fn here(&self) -> Place {
+        let left = self.size.saturating_sub(self.position);
         let behind = self.extents.partition_point(|(begin, _)| *begin <= self.position);
-        let (begin, extent) = self.extents.get(behind.checked_sub(1)?)?;
-        let start = extent.start.checked_add(self.position - begin)?;
-        (start < extent.end).then_some(start..extent.end)
+        if let Some((begin, extent)) = behind.checked_sub(1).and_then(|at| self.extents.get(at)) {
+            let start = extent.start.saturating_add(self.position - begin);
+            if start < extent.end {
+                return Place::Disk(start..extent.end.min(start.saturating_add(left)));
+            }
+        }
+        let next = self.extents.get(behind).map_or(self.size, |(begin, _)| *begin);
+        Place::Hole(next.saturating_sub(self.position).min(left))
     }
+}
+
+/// What a file has from some byte on.
+enum Place {
+    /// These bytes of the disk.
+    Disk(Range<u64>),
+    /// As many zeros.
+    Hole(u64),
 }
 
 impl<R: Read + Seek> Read for DiskFile<'_, R> {
     fn read(&mut self, data: &mut [u8]) -> io::Result<usize> {
-        let Some(range) = self.here() else { return Ok(0) };
-        let count = (range.end - range.start).min(data.len() as u64) as usize;
-        self.disk.read_at(range.start, &mut data[..count])?;
+        let count = match self.here() {
+            Place::Disk(range) => {
+                let count = (range.end - range.start).min(data.len() as u64) as usize;
+                self.disk.read_at(range.start, &mut data[..count])?;
+                count
+            }
+            Place::Hole(size) => {
+                let count = size.min(data.len() as u64) as usize;
+                data[..count].fill(0);
+                count
+            }
+        };
         self.position += count as u64;
         Ok(count)
     }

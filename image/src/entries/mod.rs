@@ -11,7 +11,7 @@ mod version;
 
 pub use entry::{EntryKind, LoaderEntry};
 pub(crate) use fallback::fallback_program;
-pub(crate) use lines::{assignments, default_pattern};
+pub(crate) use lines::{assignments, default_pattern, key_values};
 pub(crate) use order::Rank;
 pub(crate) use pattern::matches;
 pub(crate) use systemd_boot::systemd_boot;

@@ -121,6 +121,29 @@ pub(crate) fn partition(disk: &mut [u8], block: LogicalBlockSize, kind: partitio
     table.write().unwrap();
 }
 
+/// A disk with the ESP of `recipe` (2 MiB, sectors of 512 bytes), and this file system as its second partition.
+pub(crate) fn with_second(recipe: &DiskRecipe, system: &[u8]) -> Vec<u8> {
+    let esp = recipe.volume(&recipe.files);
+    let second = MIB + esp.len();
+    let mut disk = vec![0; second + system.len() + MIB];
+    disk[MIB..second].copy_from_slice(&esp);
+    disk[second..second + system.len()].copy_from_slice(system);
+    let config = GptConfig::new()
+        .writable(true)
+        .logical_block_size(LogicalBlockSize::Lb512);
+    let mut table = config
+        .create_from_device(Cursor::new(&mut disk[..]), None)
+        .unwrap();
+    let mut add = |name, id, start: usize, size: usize, kind| {
+        let (start, size) = (start as u64 / 512, size as u64 / 512);
+        table.add_partition_at(name, id, start, size, kind, 0).unwrap();
+    };
+    add("ESP", 1, MIB, esp.len(), partition_types::EFI);
+    add("root", 2, second, system.len(), partition_types::LINUX_FS);
+    table.write().unwrap();
+    disk
+}
+
 /// What a disk in memory would boot.
 pub(crate) fn plan(disk: &[u8]) -> Result<BootPlan, DiscoverError> {
     BootDisk::new("disk.img", Cursor::new(disk))?.plan()
