@@ -294,3 +294,40 @@ fn a_boot_menu_is_shown_and_its_entries_can_be_chosen() {
         "{unknown:?}"
     );
 }
+
+#[test]
+fn a_disk_with_grub_boots_what_grub_would_from_ext4_and_out_of_a_qcow2_image() {
+    if !disk::grub_tools_are_here() {
+        return;
+    }
+    let vmm = Vmm::new();
+    let script = "load_env\nset default=\"${saved_entry}\"\n\
+        menuentry Broken --id broken { linux /boot/gone }\n\
+        submenu More --id more { menuentry Tiny --id tiny { linux /boot/tiny root=/dev/nvme0n1p2 quiet } }\n";
+    let block = format!("{:#<1024}", "# GRUB Environment Block\nsaved_entry=more>tiny\n");
+    let files: [(&str, &[u8]); 3] = [
+        ("boot/grub/grub.cfg", script.as_bytes()),
+        ("boot/grub/grubenv", block.as_bytes()),
+        ("boot/tiny", &tiny::kernel()),
+    ];
+    let raw = disk::with_grub(&vmm.path("disk.img"), &files);
+    for image in [disk::as_qcow2(&raw), raw] {
+        let before = std::fs::read(&image).unwrap();
+        let image = image.to_str().unwrap();
+        let shown = vmm.ask(["boot-plan", image]);
+        assert_eq!((shown.status, shown.err.as_str()), (Some(0), ""), "{shown:?}");
+        for line in [
+            "boots    More > Tiny (more>tiny)",
+            "because  the default of GRUB's menu (more>tiny)",
+            "cmdline  BOOT_IMAGE=/boot/tiny root=/dev/nvme0n1p2 quiet",
+            "cannot be booted: it names (hd0,gpt2)/boot/gone, which is missing",
+        ] {
+            assert!(shown.out.contains(line), "{line}\n{}", shown.out);
+        }
+        let mut server = vmm.start("a", "16M", &["--boot-disk", image]);
+        server.says(tiny::GREETING);
+        server.types("q");
+        assert_eq!(server.ends().0, Some(0));
+        assert!(std::fs::read(image).unwrap() == before, "the disk is only read");
+    }
+}

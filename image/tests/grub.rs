@@ -241,6 +241,31 @@ fn an_entry_that_starts_no_linux_is_refused_by_what_it_does() {
 }
 
 #[test]
+fn a_second_kernel_is_started_where_the_first_is_missing() {
+    let script = "menuentry x { if linux /gone; then true; else linux /a; fi }";
+    assert_eq!(started(&disk(script)), "BOOT_IMAGE=/a");
+}
+
+#[test]
+fn what_is_shown_of_a_configuration_is_short_and_no_terminal_obeys_it() {
+    let script = format!(
+        "menuentry '{}\u{1b}[2J\n' {{ linux '/x\u{1b}{}' }}\nb\u{7}d",
+        "t".repeat(9000),
+        "y".repeat(9000)
+    );
+    let menu = menu_of(&disk(&script));
+    let entry = &menu.entries[0];
+    for text in [
+        &entry.title,
+        &entry.id,
+        entry.obstacle().unwrap(),
+        &menu.warnings[0],
+    ] {
+        assert!(text.len() <= 400 && !text.contains(char::is_control), "{text:?}");
+    }
+}
+
+#[test]
 fn two_installations_of_grub_leave_the_choice_to_firmware() {
     let recipe = disk("menuentry one { linux /a }").with("EFI/fedora/grub.cfg", "menuentry two { linux /b }");
     let text = started(&recipe);

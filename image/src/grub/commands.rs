@@ -67,7 +67,7 @@ fn other(machine: &mut Machine<'_>, name: &str, arguments: &[String], command: &
     if arguments.iter().any(sets) || matches!(name, "read" | "regexp") {
         machine.doubt(&format!("{unknown} and sets a variable"));
     } else {
-        machine.warn(unknown.clone());
+        machine.warn(&unknown);
     }
     machine.status = Status::Unknown(unknown);
     Ok(Flow::Next)
@@ -122,7 +122,7 @@ pub(super) fn configfile(machine: &mut Machine<'_>, arguments: &[String]) -> Out
         .cloned()
         .unwrap_or_else(|| format!("{prefix}/grub.cfg"));
     let Some(content) = machine.read(&name)? else {
-        machine.warn(format!("the configuration file {name} is not there"));
+        machine.warn(&format!("the configuration file {name} is not there"));
         machine.status = Status::False;
         return Ok(Flow::Next);
     };
@@ -226,7 +226,7 @@ fn entry(
         }
     }
     let Some(body) = command.block.clone() else {
-        machine.warn(format!("the entry in line {} has no body", command.line));
+        machine.warn(&format!("the entry in line {} has no body", command.line));
         return Ok(());
     };
     // Without arguments of its own an entry gets its title as the first one.

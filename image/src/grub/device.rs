@@ -107,7 +107,7 @@ pub(super) fn find(
             };
         }
     }
-    machine.warn(format!(
+    machine.warn(&format!(
         "search found no file system with {name} on this disk that can be read (FAT and ext2 to ext4 can)"
     ));
     machine.status = Status::False;

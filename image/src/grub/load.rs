@@ -40,6 +40,8 @@ fn linux(machine: &mut Machine<'_>, arguments: &[String]) -> Result<(), String> 
         machine.status = Status::False;
         return Ok(());
     };
+    // Another kernel than before: what was wrong with that one is over.
+    machine.started.problem = None;
     let found = exists(machine, file)?;
     machine.started.initrds.clear();
     machine.started.kernel = found;

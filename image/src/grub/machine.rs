@@ -261,7 +261,7 @@ impl<'v> Machine<'v> {
         match self.volumes.look(volume, &path) {
             Ok(found) => Ok(found),
             Err(error) => {
-                self.warn(format!("{path} cannot be read: {error}"));
+                self.warn(&format!("{path} cannot be read: {error}"));
                 Ok(None)
             }
         }
@@ -282,17 +282,27 @@ impl<'v> Machine<'v> {
         }
     }
 
+    /// Notes why the outcome cannot be told.
     pub(super) fn doubt(&mut self, reason: &str) {
-        if self.doubts.len() < MAX_NOTES && !self.doubts.iter().any(|known| known == reason) {
-            self.doubts.push(reason.to_owned());
-        }
+        note(&mut self.doubts, reason);
     }
 
-    pub(super) fn warn(&mut self, text: String) {
-        if self.warnings.len() < MAX_NOTES && !self.warnings.contains(&text) {
-            self.warnings.push(text);
-        }
+    /// Notes what changes nothing.
+    pub(super) fn warn(&mut self, text: &str) {
+        note(&mut self.warnings, text);
     }
+}
+
+fn note(notes: &mut Vec<String>, text: &str) {
+    let text = shown(text);
+    if notes.len() < MAX_NOTES && !notes.contains(&text) {
+        notes.push(text);
+    }
+}
+
+/// Text of the disk as people can be shown it: on one line, of bounded length, without anything that a terminal obeys.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_NOTE).collect()
 }
 
 /// A menu of a few hundred entries takes some ten thousand.
@@ -303,3 +313,4 @@ const FILE_STEPS: u32 = 250;
 const MAX_DEPTH: u32 = 64;
 const MAX_FILE: u64 = 1 << 20;
 const MAX_NOTES: usize = 16;
+const MAX_NOTE: usize = 400;

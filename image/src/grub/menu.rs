@@ -1,6 +1,6 @@
 //! A menu that a script has made: every entry is run to see what it starts, and the default is chosen as GRUB chooses.
 
-use super::machine::Machine;
+use super::machine::{Machine, shown};
 use super::script::Block;
 use crate::boot_file::BootFile;
 use crate::boot_menu::LinuxFiles;
@@ -102,8 +102,8 @@ fn nodes(machine: &mut Machine<'_>, depth: u32) -> Result<Vec<Node>, String> {
         machine.environment = variables;
         machine.arguments = arguments;
         made.push(Node {
-            title: entry.title,
-            id: entry.id,
+            title: shown(&entry.title),
+            id: shown(&entry.id),
             kind,
         });
     }
@@ -123,7 +123,7 @@ fn start(machine: &mut Machine<'_>, entry: &RawEntry) -> Result<Result<LinuxFile
     let started = std::mem::take(&mut machine.started);
     let own = std::mem::replace(&mut machine.doubts, doubts);
     if let Some(reason) = own.into_iter().next().or(started.other).or(started.problem) {
-        return Ok(Err(reason));
+        return Ok(Err(shown(&reason)));
     }
     let Some((volume, path)) = started.kernel else {
         return Ok(Err("it starts no kernel".to_owned()));
