@@ -17,18 +17,18 @@ use crate::error::DiscoverError;
 use crate::file_systems::FileSystems;
 use crate::kernel::{Linux, SourceFile};
 
-/// An opened disk with an EFI system partition. Nothing is known yet of what it boots.
+/// An opened disk with a partition table. Nothing is known yet of what it boots.
 pub struct BootDisk<R> {
     name: String,
     source: DiskSource<R>,
-    esp: Fat,
+    esp: Option<Fat>,
     /// The extended boot loader partition, or why it cannot be read.
     extended: Option<io::Result<Fat>>,
     /// What is wrong with the partition table although it could be read.
     notes: Vec<String>,
     partitions: Vec<Partition>,
     /// Where the ESP lies.
-    esp_range: Range<u64>,
+    esp_range: Option<Range<u64>>,
     /// The file systems of the partitions, opened when a boot loader asks for them.
     systems: OnceCell<FileSystems>,
 }
@@ -73,14 +73,10 @@ impl<R: Read + Seek> BootDisk<R> {
             ),
             TableError::Read(source) => read("its partition table", source),
         })?;
-        let Some(range) = table.esp.first() else {
-            return Err(DiscoverError::NoEsp {
-                disk: name.clone(),
-                partitions: table.count,
-            });
-        };
-        let esp = Fat::open(&source, range.clone()).map_err(|e| read("its EFI system partition", e))?;
-        tracing::debug!(disk = name, start = range.start, "EFI system partition");
+        let esp_range = table.esp.first().cloned();
+        let esp = esp_range.clone().map(|range| Fat::open(&source, range));
+        let esp = esp.transpose().map_err(|e| read("its EFI system partition", e))?;
+        tracing::debug!(disk = name, ?esp_range, "EFI system partition");
         let extended = table.extended.map(|range| Fat::open(&source, range));
         Ok(Self {
             name,
@@ -89,7 +85,7 @@ impl<R: Read + Seek> BootDisk<R> {
             extended,
             notes: table.notes,
             partitions: table.volumes,
-            esp_range: range.clone(),
+            esp_range,
             systems: OnceCell::new(),
         })
     }
@@ -186,7 +182,7 @@ impl<R: Read + Seek> BootDisk<R> {
 
     fn fat(&self, volume: Volume) -> Option<&Fat> {
         match volume {
-            Volume::Esp => Some(&self.esp),
+            Volume::Esp => self.esp.as_ref(),
             Volume::Xbootldr => self.extended()?.ok(),
             Volume::Partition(_) => None,
         }
@@ -202,12 +198,24 @@ impl<R: Read + Seek> BootDisk<R> {
         &self.systems().notes
     }
 
+    pub(crate) fn has_esp(&self) -> bool {
+        self.esp.is_some()
+    }
+
+    /// The refusal of a disk without an EFI system partition.
+    pub(crate) fn no_esp(&self) -> DiscoverError {
+        DiscoverError::NoEsp {
+            disk: self.name.clone(),
+            partitions: self.partitions.len(),
+        }
+    }
+
     pub(crate) fn source(&self) -> &DiskSource<R> {
         &self.source
     }
 
     fn systems(&self) -> &FileSystems {
-        let open = || FileSystems::open(&self.source, &self.partitions, &self.esp_range);
+        let open = || FileSystems::open(&self.source, &self.partitions, self.esp_range.as_ref());
         self.systems.get_or_init(open)
     }
 

@@ -167,6 +167,9 @@ impl<R: Read + Seek> BootDisk<R> {
             menu.entries.extend(found.entries);
             menu.warnings.extend(found.warnings);
         }
+        if menu.entries.is_empty() && !self.has_esp() {
+            return Err(self.no_esp());
+        }
         Ok(menu)
     }
 }

@@ -38,9 +38,9 @@ pub enum DiscoverError {
         /// What is there instead.
         found: &'static str,
     },
-    /// There is no EFI system partition.
+    /// There is no EFI system partition, and no GRUB for a BIOS.
     #[error(
-        "{disk}: none of its {partitions} partitions is an EFI system partition; a disk installed for UEFI has one, else give the kernel with --kernel"
+        "{disk}: none of its {partitions} partitions is an EFI system partition, nor has one GRUB's configuration on a file system that is read; give the kernel with --kernel"
     )]
     NoEsp {
         /// The disk.

@@ -17,7 +17,7 @@ impl FileSystems {
     pub(crate) fn open<R: Read + Seek>(
         disk: &DiskSource<R>,
         partitions: &[Partition],
-        esp: &Range<u64>,
+        esp: Option<&Range<u64>>,
     ) -> Self {
         let mut found = Self {
             readable: Vec::new(),
@@ -25,7 +25,7 @@ impl FileSystems {
         };
         for partition in partitions.iter().take(MAX_FILE_SYSTEMS) {
             let number = partition.number;
-            let is_esp = partition.range == *esp;
+            let is_esp = esp == Some(&partition.range);
             let volume = if is_esp {
                 Volume::Esp
             } else {

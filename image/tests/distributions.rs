@@ -258,6 +258,29 @@ fn a_debian_disk_without_a_stub_is_read_where_its_grub_would_look() {
     );
 }
 
+#[test]
+fn a_debian_disk_that_was_installed_for_a_bios_boots_too() {
+    let Some(root) = system(&debian_files(None)) else {
+        return;
+    };
+    let mut disk = vec![0; (1 << 20) + root.len()];
+    disk[1 << 20..].copy_from_slice(&root);
+    disk[446 + 4] = 0x83;
+    disk[446 + 8..446 + 12].copy_from_slice(&2048u32.to_le_bytes());
+    disk[446 + 12..446 + 16].copy_from_slice(&(root.len() as u32 / 512).to_le_bytes());
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    let plan = support::plan(&disk).unwrap();
+    assert!(
+        plan.command_line.starts_with("BOOT_IMAGE=/boot/vmlinuz-6.1.0-2 "),
+        "{}",
+        plan.command_line
+    );
+    assert!(
+        plan.menu.entries.iter().all(|entry| entry.id != "uefi-firmware"),
+        "a BIOS has no such entry"
+    );
+}
+
 const FEDORA_STUB: &str = "search --no-floppy --root-dev-only --fs-uuid --set=dev 3A8C1F52-9B3E-4D0A-8C7E-5F2B6A9D4E10\nset prefix=($dev)/grub2\nexport $prefix\nconfigfile $prefix/grub.cfg\n";
 
 const FEDORA: &str = r#"set pager=1

@@ -133,6 +133,13 @@ struct Installation {
 
 impl Installation {
     fn find<R: Read + Seek>(disk: &BootDisk<R>) -> Option<Self> {
+        if !disk.has_esp() {
+            // Installed for a BIOS, in sectors that belong to no file system.
+            return Some(Self {
+                platform: "pc",
+                stubs: Vec::new(),
+            });
+        }
         let list = |path: &str| disk.list(Volume::Esp, path).unwrap_or_default();
         let directories: Vec<String> = list("\\EFI")
             .into_iter()
