@@ -4,6 +4,7 @@
 use super::condition::{self, Trouble};
 use super::device::{self, Key};
 use super::environment;
+use super::ignored::is_ignored;
 use super::machine::{Flow, Machine, Outcome, Status};
 use super::menu::{self, RawEntry};
 use super::script::Command;
@@ -46,7 +47,7 @@ pub(super) fn run(machine: &mut Machine<'_>, name: &str, arguments: &[String], c
         "keystatus" => machine.status = Status::False,
         "fwsetup" if arguments.first().is_some_and(|word| word == "--is-supported") => {}
         _ if name.contains('=') && arguments.is_empty() => assign(machine, name)?,
-        _ if IGNORED.split_whitespace().any(|known| known == name) => {}
+        _ if is_ignored(name) => {}
         _ => return other(machine, name, arguments, command),
     }
     Ok(Flow::Next)
@@ -250,11 +251,3 @@ fn number(arguments: &[String]) -> Option<u32> {
 fn shortened(name: &str) -> String {
     name.chars().take(40).collect()
 }
-
-/// What these do has no part in what is booted: screens, keyboards, modules, signatures, messages, and writes to the disk.
-const IGNORED: &str = "echo insmod rmmod save_env list_env loadfont background_image background_color terminal_output \
-    terminal_input terminal terminfo serial gfxmode videoinfo clear sleep play \
-    password password_pbkdf2 authenticate trust distrust verify_detached cutmem badram gettext \
-    keymap lsmod ls cat help nativedisk cpuid rdmsr devicetree \
-    acpi loadbios fakebios outb outw outl cryptomount sendkey at_keyboard \
-    usb_keyboard wrmsr efi-export-env efi-watchdog tpm_record_pcrs bli hidemenu set_gfxpayload lockdown";

@@ -8,6 +8,7 @@ mod commands;
 mod condition;
 mod device;
 mod environment;
+mod ignored;
 mod lexer;
 mod load;
 mod machine;
