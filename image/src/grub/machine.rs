@@ -281,28 +281,6 @@ impl<'v> Machine<'v> {
             }
         }
     }
-
-    /// Notes why the outcome cannot be told.
-    pub(super) fn doubt(&mut self, reason: &str) {
-        note(&mut self.doubts, reason);
-    }
-
-    /// Notes what changes nothing.
-    pub(super) fn warn(&mut self, text: &str) {
-        note(&mut self.warnings, text);
-    }
-}
-
-fn note(notes: &mut Vec<String>, text: &str) {
-    let text = shown(text);
-    if notes.len() < MAX_NOTES && !notes.contains(&text) {
-        notes.push(text);
-    }
-}
-
-/// Text of the disk as people can be shown it: on one line, of bounded length, without anything that a terminal obeys.
-pub(super) fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(MAX_NOTE).collect()
 }
 
 /// A menu of a few hundred entries takes some ten thousand.
@@ -312,5 +290,3 @@ const FILE_STEPS: u32 = 250;
 /// Blocks, functions, files and submenus inside each other. The parser allows 32 blocks of them in each.
 const MAX_DEPTH: u32 = 64;
 const MAX_FILE: u64 = 1 << 20;
-const MAX_NOTES: usize = 16;
-const MAX_NOTE: usize = 400;

@@ -1,6 +1,7 @@
 //! A menu that a script has made: every entry is run to see what it starts, and the default is chosen as GRUB chooses.
 
-use super::machine::{Machine, shown};
+use super::machine::Machine;
+use super::notes::shown;
 use super::script::Block;
 use crate::boot_file::BootFile;
 use crate::boot_menu::LinuxFiles;

@@ -13,6 +13,7 @@ mod lexer;
 mod load;
 mod machine;
 mod menu;
+mod notes;
 mod script;
 mod volumes;
 mod words;
