@@ -19,6 +19,6 @@ pub use cache::{Cache, file_digest, hex_digest};
 pub use error::{L1Error, MachineError, SetupError};
 pub use l1::fault::Fault;
 pub use l1::{Job, L1, Outcome};
-pub use machine::{Boot, Device, Disk, Machine, Place};
+pub use machine::{Boot, Device, Disk, Identity, Machine, Place};
 pub use progress::{Progress, Step};
 pub use setup::{Emulator, Testbed};

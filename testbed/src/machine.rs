@@ -3,6 +3,7 @@
 
 mod command;
 mod device;
+mod identity;
 mod plug;
 mod tree;
 
@@ -38,6 +39,19 @@ pub struct Machine {
     pub shares: Vec<Share>,
     /// By what it is managed from outside.
     pub management: Management,
+    /// What its SMBIOS calls it; the emulator's own words without one.
+    pub identity: Option<Identity>,
+}
+
+/// What a machine's SMBIOS says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Serial number of the system; its board and chassis have it too, with a letter before it.
+    pub serial: String,
+    /// Free text of its owner.
+    pub free_text: String,
+    /// Places of network cards that are onboard: instance 1, 2 and so on.
+    pub onboard: Vec<Place>,
 }
 
 /// Where one listens who manages an emulated machine, if anywhere.
@@ -87,7 +101,7 @@ pub struct Share {
 impl Machine {
     /// Three CPUs, of which guests run on all but the first (decision 0022), 4 GiB, an IOMMU of 39 bits; NVMe controllers at 01:00.0
     /// (`PELLUCID-BOOT`) and 02:00.0 (`PELLUCID-DATA`) behind root ports at 00:02.0 and
-    /// 00:03.0, an `edu` at 00:05.0 and an e1000e at 00:19.0. Boots what `L1` gives it.
+    /// 00:03.0, an `edu` at 00:05.0 and an e1000e at 00:19.0, which is the onboard NIC. Boots what `L1` gives it.
     pub fn standard() -> Self {
         let nvme = |slot, serial: &str| Device::Nvme {
             place: Place::port(slot),
@@ -106,6 +120,11 @@ impl Machine {
                     place: Place::root(0x19),
                 },
             ],
+            identity: Some(Identity {
+                serial: "PELLUCID-L1".into(),
+                free_text: "for the owner alone".into(),
+                onboard: vec![Place::root(0x19)],
+            }),
             ..Self::bare()
         }
     }
@@ -128,6 +147,7 @@ impl Machine {
             terminal: None,
             shares: Vec::new(),
             management: Management::default(),
+            identity: None,
         }
     }
 

@@ -56,6 +56,8 @@ fn the_standard_machine_has_its_devices_at_their_addresses() {
         "serial=PELLUCID-DATA,bus=port3",
         "edu,id=device2,dma_mask=0xffffffffffffffff,bus=pcie.0,addr=0x5.0x0",
         "bus=pcie.0,addr=0x19.0x0",
+        "-smbios type=1,manufacturer=Pellucid,product=Emulated server,version=1,serial=PELLUCID-L1,uuid=",
+        "-smbios type=41,kind=ethernet,instance=1,designation=Onboard NIC 1,pcidev=device3",
     ] {
         assert!(line.contains(part), "no {part} in {line}");
     }

@@ -49,6 +49,9 @@ impl Machine {
             let bus = tree.bus_of(device.place());
             plug(&mut line, index, device, (&bus, folder))?;
         }
+        if let Some(identity) = &self.identity {
+            identity.tell(&mut line, &self.devices);
+        }
         Ok(line.0)
     }
 
