@@ -50,11 +50,10 @@ impl Twin {
         guest.origin = self.origin.clone();
         guest.origin.guest = true;
         let lent = |bdf: &Bdf| share.devices.contains_key(bdf);
-        let others = self
-            .pci
-            .functions
-            .iter()
-            .filter(|(bdf, function)| !lent(bdf) && !function.is_bridge());
+        // Bridges of any kind belong to a board, and a guest has its own.
+        let withheld =
+            |(bdf, function): &(&Bdf, &PciFunction)| !lent(bdf) && function.ids.class >> 16 != 0x06;
+        let others = self.pci.functions.iter().filter(withheld);
         guest.origin.withheld = others.map(|(bdf, _)| *bdf).collect();
         guest.smbios = self.smbios_of(share);
         let onboard = onboard(&guest.smbios);

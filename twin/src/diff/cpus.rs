@@ -83,7 +83,7 @@ fn flag(flag: &str, is_gone: bool) -> (Class, &'static str) {
 fn leaves(findings: &mut Findings, (before, after): (&[Leaf], &[Leaf])) {
     if before.is_empty() || after.is_empty() {
         if before.len() != after.len() {
-            findings.uncompared("CPUID: one of the captures is not of a running machine");
+            findings.uncompared("CPUID: a capture lacks it, because it is not of a running machine");
         }
         return;
     }

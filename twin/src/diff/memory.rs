@@ -32,7 +32,7 @@ pub(super) fn compare(findings: &mut Findings, (before, after): (&Twin, &Twin)) 
             let why = "nobody but the kernel knows where memory is";
             findings.value("map", (Some(own), Some(its)), (Class::None, why));
         }
-        _ => findings.uncompared("the memory map: one of the captures was not made by root"),
+        _ => findings.uncompared("the memory map: a capture lacks it, or was not made by root"),
     }
     clocks(findings, (before, after));
     findings.part("origin");
