@@ -110,7 +110,7 @@ fn packages(missing: &[Shortage]) -> Vec<&'static str> {
     names
 }
 
-const REQUIRED: [(Needs, &str, &str); 16] = [
+const REQUIRED: [(Needs, &str, &str); 17] = [
     (Needs::Run, "busybox", "busybox-static"),
     (Needs::Run, "depmod", "kmod"),
     (Needs::Run, "xz", "xz-utils"),
@@ -124,6 +124,7 @@ const REQUIRED: [(Needs, &str, &str); 16] = [
     (Needs::Disk, "mmdebstrap", "mmdebstrap"),
     (Needs::Disk, "iasl", "acpica-tools"),
     (Needs::Disk, "dmidecode", "dmidecode"),
+    (Needs::Disk, "udevadm", "udev"),
     (Needs::Disk, "objcopy", "binutils"),
     (Needs::Disk, "cpio", "cpio"),
     (
