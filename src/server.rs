@@ -4,7 +4,9 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pellucid_chipset::{Board, BoardEvent, BoardSpec, ConfigPorts, Console as SerialEnd, PortAt, Serial};
+use pellucid_chipset::{
+    Board, BoardEvent, BoardSpec, ConfigPorts, Console as SerialEnd, EcamPlace, PortAt, Serial,
+};
 use pellucid_image::AcpiBoard;
 use pellucid_partition::{ClaimError, CpuError, CpuHold, CpuTerms, Entry, Populated, Progress, StateDir};
 use pellucid_passthrough::{Claimant, ReleaseError};
@@ -269,6 +271,8 @@ fn board_spec(
         sooner: wake,
         root_ports,
         config_ports: config_ports(entry),
+        ecam: EcamPlace::Fixed,
+        clock_memory: Vec::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pellucid_partition::{
-    Bdf, BusRange, ConfigHandler, Layout, MmioBus, MmioHandler, PioBus, PioHandler, Populated,
+    Bdf, BusRange, ConfigHandler, Layout, MmioBus, PioBus, PioHandler, Populated,
     board::{COM1_GSI, COM1_PORT, PCI_CONFIG_PORT, PM_BASE, RESET_PORT, RTC_GSI, RTC_PORT, SCI_GSI},
 };
 
@@ -13,6 +13,8 @@ use crate::error::{BoardError, PciError};
 use crate::event::{BoardEvent, EventSink};
 use crate::pci::config::{PciConfig, Placed};
 use crate::pci::ecam::Ecam;
+pub use crate::pci::ecam_range::EcamPlace;
+use crate::pci::ecam_range::EcamRange;
 use crate::pci::host_bridge::HostBridge;
 use crate::pci::lpc::Lpc;
 use crate::pci::ports::PciPorts;
@@ -28,7 +30,7 @@ use crate::serial::Serial;
 pub struct Board {
     // Teardown order: no new access, then the functions, then the devices with their interrupt lines.
     _ports: Vec<BusRange<dyn PioHandler>>,
-    _ecam: BusRange<dyn MmioHandler>,
+    _ecam: Arc<EcamRange>,
     functions: Vec<Placed>,
     pci: Arc<PciConfig>,
     serial: Arc<Serial>,
@@ -50,6 +52,10 @@ pub struct BoardSpec {
     pub root_ports: Vec<PortAt>,
     /// Whether configuration space can also be reached through ports.
     pub config_ports: ConfigPorts,
+    /// Whether ECAM goes where the guest puts it.
+    pub ecam: EcamPlace,
+    /// Bytes of the clock's memory that the board's firmware looks at, by index.
+    pub clock_memory: Vec<(u8, u8)>,
 }
 
 /// The old way to configuration space, besides ECAM: an address at port 0xcf8, data at 0xcfc.
@@ -120,11 +126,20 @@ impl Board {
             sooner,
             root_ports,
             config_ports,
+            ecam,
+            clock_memory,
         } = spec;
         let pci = Arc::new(PciConfig::new(0));
-        let functions = place_functions(&pci, root_ports)?;
+        let _ecam = Arc::new(EcamRange::new(mmio, Arc::new(Ecam::new(Arc::clone(&pci)))));
+        _ecam.place(Layout::ECAM).map_err(|source| BoardError::Bus {
+            device: "ECAM",
+            source,
+        })?;
+        let functions = place_functions(&pci, root_ports, ecam.bridge(&_ecam))?;
         let serial = Arc::new(Serial::new(lines.serial, console.out).on_room(console.room));
-        let rtc = Arc::new(clock(clock_offset, lines.clock, (&events, &sooner)));
+        let rtc = clock(clock_offset, lines.clock, (&events, &sooner));
+        let bytes = clock_memory.into_iter();
+        let rtc = Arc::new(bytes.fold(rtc, |rtc, (index, value)| rtc.with_byte(index, value)));
         let power = AcpiPm::new(lines.sci, Arc::clone(&events)).on_sooner(move || sooner());
         let power = Arc::new(power);
         let reset = Arc::new(ResetRegister::new(Arc::clone(&events)));
@@ -159,14 +174,6 @@ impl Board {
             insert(FAST_RESET, 1, "fast reset", Arc::new(FastReset::new(events)))?,
             insert(DIAGNOSTIC, 1, "diagnostic port", Arc::new(DiagnosticPort))?,
         ];
-        let refused = |source| BoardError::Bus {
-            device: "ECAM",
-            source,
-        };
-        let window = Arc::new(Ecam::new(Arc::clone(&pci)));
-        let _ecam = mmio
-            .insert(Layout::ECAM.start, Ecam::SIZE, "ECAM", window)
-            .map_err(refused)?;
         Ok(Self {
             _ports,
             _ecam,
@@ -243,14 +250,12 @@ fn clock(
         .on_set(move |offset| told(BoardEvent::ClockSet { offset }))
 }
 
-fn place_functions(pci: &Arc<PciConfig>, root_ports: Vec<PortAt>) -> Result<Vec<Placed>, BoardError> {
+fn place_functions(
+    pci: &Arc<PciConfig>,
+    root_ports: Vec<PortAt>,
+    host_bridge: HostBridge,
+) -> Result<Vec<Placed>, BoardError> {
     let refused = |bdf: Bdf| move |source: PciError| BoardError::Pci { bdf, source };
-    let host_bridge = HostBridge::new(Layout::ECAM.start).on_ecam_move(|to| {
-        tracing::warn!(
-            ?to,
-            "the guest moved ECAM; this board keeps it where the layout has it"
-        );
-    });
     let own: [(Bdf, Arc<dyn ConfigHandler>); 2] = [
         (HOST_BRIDGE, Arc::new(host_bridge)),
         (LPC, Arc::new(Lpc::new(PM_BASE))),

@@ -1,6 +1,16 @@
 //! What a board cannot be built from, and what refused it.
 
-use pellucid_partition::{Bdf, BusError, InterruptError};
+use pellucid_partition::{Bdf, BusError, InterruptError, VmError};
+
+/// A file that fw_cfg cannot have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("fw_cfg cannot have a file {name:?}: {reason}")]
+pub struct FwCfgError {
+    /// Its name.
+    pub name: String,
+    /// What is wrong, and what would be right.
+    pub reason: &'static str,
+}
 
 /// A function or a port that could not be made or placed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -116,4 +126,25 @@ pub enum BoardError {
         /// Why.
         source: PciError,
     },
+    /// Memory for a device could not be had.
+    #[error(
+        "the board's {device} has no memory: {source}; it is whole pages, and with its variables at most 16 MiB"
+    )]
+    Memory {
+        /// The device.
+        device: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// KVM does not show a device's memory to the guest.
+    #[error("the board's {device} cannot be shown to the guest")]
+    Slot {
+        /// The device.
+        device: &'static str,
+        /// Why.
+        source: VmError,
+    },
+    /// A file for the guest's firmware could not be made.
+    #[error(transparent)]
+    FwCfg(#[from] FwCfgError),
 }

@@ -2,8 +2,12 @@
 #![forbid(unsafe_code)]
 
 mod board;
+mod debug_console;
 mod error;
 mod event;
+mod firmware;
+mod flash;
+mod fw_cfg;
 mod pci;
 mod ports;
 mod power;
@@ -11,9 +15,13 @@ mod reset;
 mod rtc;
 mod serial;
 
-pub use board::{Board, BoardLines, BoardSpec, ConfigPorts, Console, PortAt};
-pub use error::{BoardError, PciError};
+pub use board::{Board, BoardLines, BoardSpec, ConfigPorts, Console, EcamPlace, PortAt};
+pub use debug_console::DebugConsole;
+pub use error::{BoardError, FwCfgError, PciError};
 pub use event::{BoardEvent, EventSink};
+pub use firmware::{Firmware, FirmwareSpec, clock_memory};
+pub use flash::{Flash, FlashMode, FlashStore};
+pub use fw_cfg::FwCfg;
 pub use pci::config::{PciConfig, Placed};
 pub use pci::ecam::Ecam;
 pub use pci::host_bridge::HostBridge;

@@ -2,6 +2,7 @@
 
 pub(crate) mod config;
 pub(crate) mod ecam;
+pub(crate) mod ecam_range;
 pub(crate) mod host_bridge;
 pub(crate) mod lpc;
 pub(crate) mod placeholder;

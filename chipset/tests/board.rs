@@ -5,8 +5,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use pellucid_chipset::{
-    Board, BoardError, BoardEvent, BoardLines, BoardSpec, ConfigPorts, Console, PciError, PortAt, RootPort,
-    SciLevel,
+    Board, BoardError, BoardEvent, BoardLines, BoardSpec, ConfigPorts, Console, EcamPlace, PciError, PortAt,
+    RootPort, SciLevel,
 };
 use pellucid_partition::{LastHit, MmioBus, PioBus, PioHandler, board as at};
 use proptest::prelude::*;
@@ -36,13 +36,26 @@ impl Bench {
     }
 
     fn board_with(&self, root_ports: Vec<PortAt>, config_ports: ConfigPorts) -> Result<Board, BoardError> {
-        let (events, sci) = (Arc::clone(&self.events), Arc::clone(&self.sci));
-        let lines = BoardLines {
+        Board::wire(
+            &self.mmio,
+            &self.pio,
+            self.lines(),
+            self.spec(root_ports, config_ports),
+        )
+    }
+
+    fn lines(&self) -> BoardLines {
+        let sci = Arc::clone(&self.sci);
+        BoardLines {
             serial: Box::new(|| ()),
             clock: Box::new(|| ()),
             sci: Box::new(move |level| sci.lock().unwrap().push(level)),
-        };
-        let spec = BoardSpec {
+        }
+    }
+
+    fn spec(&self, root_ports: Vec<PortAt>, config_ports: ConfigPorts) -> BoardSpec {
+        let events = Arc::clone(&self.events);
+        BoardSpec {
             console: Console {
                 out: Box::new(io::sink()),
                 room: Box::new(|| ()),
@@ -52,8 +65,9 @@ impl Bench {
             sooner: Arc::new(|| ()),
             root_ports,
             config_ports,
-        };
-        Board::wire(&self.mmio, &self.pio, lines, spec)
+            ecam: EcamPlace::default(),
+            clock_memory: Vec::new(),
+        }
     }
 
     fn outb(&self, port: u16, value: u8) -> bool {
@@ -72,6 +86,41 @@ impl Bench {
             .read(&mut LastHit::new(), 0xe000_0000 + offset, &mut data);
         u32::from_le_bytes(data)
     }
+}
+
+#[test]
+fn ecam_goes_where_firmware_puts_it_and_its_owner_is_told() {
+    let bench = Bench::new();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let places = Arc::clone(&told);
+    let mut spec = bench.spec(Vec::new(), ConfigPorts::Present);
+    spec.ecam = EcamPlace::Follows(Box::new(move |to| places.lock().unwrap().push(to)));
+    spec.clock_memory = vec![(0x34, 0x12)];
+    let board = Board::wire(&bench.mmio, &bench.pio, bench.lines(), spec).unwrap();
+    bench.outb(at::RTC_PORT, 0x34);
+    assert_eq!(bench.inb(at::RTC_PORT + 1), 0x12);
+    let ids = 0x29c0_8086;
+    assert_eq!(bench.ecam(0), ids);
+    let set = |low: u32| {
+        let mut last = LastHit::new();
+        bench.pio.write(&mut last, 0xcf8, &0x8000_0060_u32.to_le_bytes());
+        bench.pio.write(&mut last, 0xcfc, &low.to_le_bytes());
+    };
+    set(0);
+    assert_eq!(bench.ecam(0), u32::MAX, "it is off");
+    set(0xb000_0001);
+    assert_eq!(bench.ecam(0), u32::MAX, "it is not where it was");
+    let mut data = [0; 4];
+    bench.mmio.read(&mut LastHit::new(), 0xb000_0000, &mut data);
+    assert_eq!(u32::from_le_bytes(data), ids);
+    assert_eq!(*told.lock().unwrap(), [None, Some(0xb000_0000..0xc000_0000)]);
+    // Firmware is free to move it through itself.
+    bench
+        .mmio
+        .write(&mut LastHit::new(), 0xb000_0060, &0xe000_0001_u32.to_le_bytes());
+    assert_eq!(bench.ecam(0), ids);
+    drop(board);
+    assert!(bench.mmio.counts().is_empty());
 }
 
 fn port_at(bdf: &str, secondary: u8) -> PortAt {

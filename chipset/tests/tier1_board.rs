@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use kvm_ioctls::VcpuExit;
-use pellucid_chipset::{Board, BoardEvent, BoardSpec, ConfigPorts, Console};
+use pellucid_chipset::{Board, BoardEvent, BoardSpec, ConfigPorts, Console, EcamPlace};
 use pellucid_partition::{GuestAddress, Inventory, LastHit, PartitionSpec, Plan, Populated, StateDir};
 
 /// Longer than the guest takes where KVM itself is emulated.
@@ -154,6 +154,8 @@ fn a_guest_echoes_by_interrupt_and_powers_off_at_the_button() {
         sooner: Arc::new(|| ()),
         root_ports: vec![],
         config_ports: ConfigPorts::default(),
+        ecam: EcamPlace::default(),
+        clock_memory: Vec::new(),
     };
     let board = Board::attach(&partition, spec).unwrap();
     let lent = Arc::clone(&partition);

@@ -8,7 +8,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use pellucid::chipset::{Board, BoardEvent, BoardSpec, ConfigPorts, Console};
+use pellucid::chipset::{Board, BoardEvent, BoardSpec, ConfigPorts, Console, EcamPlace};
 use pellucid::partition::{
     Entry, Gsi, GuestAddress, Inventory, IrqLine, Layout, MmioHandler, PartitionSpec, PioHandler, Plan,
     StateDir,
@@ -82,6 +82,8 @@ fn run_guest(host: &Inventory) -> Result<(String, Vec<ExitCounts>), Box<dyn std:
             sooner: Arc::new(|| ()),
             root_ports: Vec::new(),
             config_ports: ConfigPorts::default(),
+            ecam: EcamPlace::default(),
+            clock_memory: Vec::new(),
         },
     )?;
     let probe = Arc::new(Probe {

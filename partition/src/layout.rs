@@ -60,9 +60,13 @@ impl Layout {
     /// The PCI configuration window: 256 buses of 1 MiB.
     pub const ECAM: Range<u64> = 0xe000_0000..0xf000_0000;
     /// Three pages for KVM's task state segment (Intel hosts without unrestricted guest).
-    pub const KVM_TSS: u64 = 0xfffb_d000;
+    pub const KVM_TSS: u64 = 0xfeff_d000;
     /// One page for KVM's identity map, below its TSS.
-    pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
+    pub const KVM_IDENTITY_MAP: u64 = 0xfeff_c000;
+    /// Where firmware may be: it ends at 4 GiB, below its reset vector.
+    pub const FIRMWARE: Range<u64> = 0xff00_0000..0x1_0000_0000;
+    /// The PCI configuration window that older builds of OVMF program; a server that boots by firmware has no RAM here.
+    pub const FIRMWARE_ECAM: Range<u64> = 0xb000_0000..0xc000_0000;
     /// The narrowest address width that is planned for: a common older or emulated IOMMU.
     pub const MIN_ADDRESS_BITS: u8 = 39;
 

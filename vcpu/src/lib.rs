@@ -27,7 +27,7 @@ pub use cpuid::Hypervisor;
 pub use error::{ParkError, StartError, StopError, TopologyError};
 pub use event::{Crash, SystemRequest, VcpuEvent};
 pub use meter::{ExitCounts, ExitReason, Meter, Place};
-pub use parked::{Parked, VcpuPolicy};
+pub use parked::{Parked, VcpuPolicy, address_bits};
 pub use running::Running;
 pub use stats::KernelExits;
 pub use stopped::{End, Stopped, StoppedVcpu};

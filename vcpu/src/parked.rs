@@ -157,3 +157,9 @@ fn host_brand() -> [[u32; 4]; 3] {
         [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]
     })
 }
+
+/// The width of a guest's physical addresses: as wide as those of the processor this runs on (leaf 0x80000008).
+#[must_use]
+pub fn address_bits() -> u8 {
+    (__cpuid(0x8000_0008).eax & 0xff).clamp(36, 52) as u8
+}

@@ -1,9 +1,11 @@
 //! A mapping owns what it maps, and unmap is `drop`.
 
-use std::io;
-use std::os::fd::BorrowedFd;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 
+use rustix::fs::MemfdFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::address::HostAddress;
@@ -55,6 +57,13 @@ impl Mapping {
         let mapping = Self { start, size };
         keep_from_children(start, size)?;
         Ok(mapping)
+    }
+
+    /// Memory of its own that begins as `bytes`, whole pages, named `name` in `/proc/PID/maps`.
+    pub fn of_bytes(name: &str, bytes: &[u8]) -> io::Result<Self> {
+        let mut file = File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?);
+        file.write_all(bytes)?;
+        Self::shared(file.as_fd(), 0, bytes.len())
     }
 
     /// Where it starts in this process.
@@ -175,6 +184,16 @@ mod tests {
             assert!(mapping.read(4096 - size, &mut back));
             assert_eq!(back, bytes);
         }
+    }
+
+    #[test]
+    fn memory_of_its_own_begins_as_it_is_told() {
+        let bytes: Vec<u8> = (0..8192u32).map(|n| n as u8).collect();
+        let mapping = Mapping::of_bytes("rom", &bytes).unwrap();
+        let mut read = [0; 8];
+        assert!(mapping.size() == 8192 && mapping.read(4104, &mut read));
+        assert_eq!(read, bytes[4104..4112]);
+        assert!(Mapping::of_bytes("nothing", &[]).is_err());
     }
 
     #[test]
