@@ -136,9 +136,9 @@ pub enum BoardError {
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// KVM does not show a device's memory to the guest.
-    #[error("the board's {device} cannot be shown to the guest")]
-    Slot {
+    /// KVM does not do its part of a device.
+    #[error("the board's {device} is refused by KVM")]
+    Kvm {
         /// The device.
         device: &'static str,
         /// Why.

@@ -49,8 +49,16 @@ impl Firmware {
         let _code = partition
             .vm()
             .map_slot(GuestAddress(code_at), code, Access::ReadOnly)
-            .map_err(|source| BoardError::Slot {
+            .map_err(|source| BoardError::Kvm {
                 device: "firmware",
+                source,
+            })?;
+        // Firmware counts its waits in ticks: one too few is a longer wait, but a storm of late ones is none that ends.
+        partition
+            .vm()
+            .drop_late_ticks()
+            .map_err(|source| BoardError::Kvm {
+                device: "timer",
                 source,
             })?;
         let flash = Flash::new(&spec.variables, spec.store).map_err(memory)?;

@@ -14,6 +14,7 @@ use crate::interrupt::routes::controller_routes;
 use crate::layout::Layout;
 use crate::sys::mapping::{Backing, Mapping};
 use crate::sys::slot::Slot;
+use crate::sys::timer;
 
 /// Whether the guest may write a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +75,15 @@ impl Vm {
     #[must_use]
     pub fn fd(&self) -> &VmFd {
         &self.fd
+    }
+
+    /// Has the timer drop ticks that come while the guest has not yet acknowledged an earlier one, as hardware does. Otherwise KVM makes up for
+    /// each of them, which keeps old operating systems' clocks right, and lets a guest that is slower than its ticks do nothing else.
+    pub fn drop_late_ticks(&self) -> Result<(), VmError> {
+        timer::drop_late_ticks(&self.fd).map_err(|source| VmError::Refused {
+            ioctl: "KVM_REINJECT_CONTROL",
+            source,
+        })
     }
 
     /// Shows `mapping` to the guest at `guest` until the slot is dropped.
