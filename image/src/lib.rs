@@ -10,12 +10,13 @@ mod disk;
 mod entries;
 mod error;
 mod file_systems;
+mod firmware;
 mod grub;
 mod kernel;
 mod smbios;
 mod uki;
 
-pub use acpi::{AcpiBoard, AcpiNodes, AcpiTables, RootPort, SOFT_OFF_TYPE, intx_gsi};
+pub use acpi::{AcpiBoard, AcpiNodes, AcpiTables, LoaderFiles, RootPort, SOFT_OFF_TYPE, intx_gsi};
 pub use boot_disk::BootDisk;
 pub use boot_file::{BootFile, FilePart, Volume};
 pub use boot_menu::{BootMenu, Choice, EntrySource, LinuxFiles, MenuEntry, Verdict};
@@ -23,6 +24,7 @@ pub use boot_plan::BootPlan;
 pub use disk::{DiskFile, DiskImage};
 pub use entries::{EntryKind, LoaderEntry, compare_versions};
 pub use error::{AcpiError, DiscoverError, LoadError};
+pub use firmware::{EfiProgram, FirmwareCode, FirmwareError, StoreWrite, Variable, VariableStore};
 pub use kernel::{BzImageHeader, HeaderError, Linux, ReadSeek, SourceFile};
 pub use smbios::{
     Anchor, EntryPoint, FreeText, LeftOut, Smbios, SmbiosError, SmbiosShare, SmbiosTables, Structure,

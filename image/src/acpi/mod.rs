@@ -14,4 +14,4 @@ mod tables;
 pub use board::{AcpiBoard, RootPort, intx_gsi};
 pub use dsdt::SOFT_OFF_TYPE;
 pub use nodes::AcpiNodes;
-pub use tables::AcpiTables;
+pub use tables::{AcpiTables, LoaderFiles};

@@ -11,6 +11,10 @@ use super::bytes::{OEM, OEM_REVISION, OEM_TABLE, aml_bytes};
 use super::{dsdt, fixed, madt};
 use crate::error::AcpiError;
 
+mod loader;
+
+pub use loader::LoaderFiles;
+
 /// The tables of a board as bytes for [`Layout::ACPI`]. Not yet in guest memory.
 #[must_use]
 #[derive(Debug, Clone, PartialEq, Eq)]
