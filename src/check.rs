@@ -4,14 +4,17 @@ use std::fmt;
 
 use pellucid_image::{BootDisk, BootPlan, DiskImage, Linux, Smbios, SmbiosTables, SourceFile};
 use pellucid_partition::{
-    Bdf, CgroupTree, CpuMode, Entry, GuestMemory, Inventory, Layout, Plan, PlanError, Resource, StateDir,
+    Bdf, CgroupTree, CpuMode, GuestMemory, Inventory, Layout, Plan, PlanError, Resource, StateDir,
 };
 use pellucid_passthrough::{Inventory as PciInventory, Quarantine, TakeError};
 
-use crate::error::{CheckError, StartError};
+use crate::error::{BootError, CheckError};
+use crate::firmware::{FirmwareFiles, ecam_of_older_builds};
 use crate::identity::{CheckWarning, Identity};
+use crate::loaded::Loaded;
 use crate::numa::Numa;
 use crate::offer::{Offer, resource};
+use crate::server::EventSink;
 use crate::spec::{CpuPolicy, DeviceSpec, ServerSpec, Source};
 use crate::topology::Topology;
 
@@ -35,6 +38,7 @@ pub(crate) enum Boot {
         disk: Box<BootDisk<DiskImage>>,
         plan: Box<BootPlan>,
     },
+    Firmware(Box<FirmwareFiles>),
 }
 
 /// Everything that a check found: each part, or why there is none; and what else is refused.
@@ -62,14 +66,15 @@ impl ServerSpec {
         });
         let pci = PciInventory::survey()?;
         let plan = self.fit(&inventory, &pci);
-        let mut boot = self.source.open();
+        let mut boot = self.source.open().map_err(CheckError::from);
         let mut more = Vec::new();
         if let Ok(plan) = &plan {
             more.extend(self.shares(plan).err());
             more.extend(
                 boot.as_mut()
                     .ok()
-                    .and_then(|boot| boot.check(plan.layout()).err()),
+                    .and_then(|boot| boot.check(plan.layout()).err())
+                    .map(CheckError::from),
             );
         }
         let offers = Offer::all(&self.devices, &pci, &mut more);
@@ -114,6 +119,11 @@ impl ServerSpec {
             }
             spec = spec.within(reach);
         }
+        if matches!(self.source, Source::Firmware(_)) {
+            let (name, range) = ecam_of_older_builds();
+            let reach = spec.reach().cloned().unwrap_or_default();
+            spec = spec.within(reach.without(name, range));
+        }
         Ok(Plan::fit(inventory, &spec)?)
     }
 
@@ -144,7 +154,7 @@ impl ServerSpec {
 }
 
 impl Source {
-    fn open(&self) -> Result<Boot, CheckError> {
+    fn open(&self) -> Result<Boot, BootError> {
         match self {
             Self::Kernel {
                 kernel,
@@ -163,24 +173,32 @@ impl Source {
                 let plan = Box::new(disk.plan_of(disk.menu()?, entry.as_deref())?);
                 Ok(Boot::Disk { disk, plan })
             }
+            Self::Firmware(source) => Ok(Boot::Firmware(Box::new(source.open()?))),
         }
     }
 }
 
 impl Boot {
     /// Whether the kernel is one, is whole, and fits with its initrds.
-    fn check(&mut self, layout: &Layout) -> Result<(), CheckError> {
+    fn check(&mut self, layout: &Layout) -> Result<(), BootError> {
         match self {
             Self::Kernel(linux) => Ok(linux.check(layout)?),
             Self::Disk { disk, plan } => Ok(disk.linux(plan)?.check(layout)?),
+            Self::Firmware(_) => Ok(()),
         }
     }
 
-    /// The kernel with its initrds, to be loaded.
-    pub(crate) fn load(self, memory: &GuestMemory, layout: &Layout) -> Result<Entry, StartError> {
+    /// The kernel with its initrds, loaded, or firmware with its variables, held.
+    pub(crate) fn load(
+        self,
+        memory: &GuestMemory,
+        layout: &Layout,
+        events: &EventSink,
+    ) -> Result<Loaded, BootError> {
         match self {
-            Self::Kernel(linux) => Ok(linux.load(memory, layout)?),
-            Self::Disk { disk, plan } => Ok(disk.linux(&plan)?.load(memory, layout)?),
+            Self::Kernel(linux) => Ok(Loaded::Kernel(linux.load(memory, layout)?)),
+            Self::Disk { disk, plan } => Ok(Loaded::Kernel(disk.linux(&plan)?.load(memory, layout)?)),
+            Self::Firmware(files) => Ok(Loaded::Firmware(Box::new(files.hold(events)?))),
         }
     }
 }
@@ -245,7 +263,7 @@ impl Examination {
     pub fn boot_plan(&self) -> Option<&BootPlan> {
         match self.boot.as_ref().ok()? {
             Boot::Disk { plan, .. } => Some(plan),
-            Boot::Kernel(_) => None,
+            Boot::Kernel(_) | Boot::Firmware(_) => None,
         }
     }
 

@@ -1,8 +1,12 @@
 //! What can be refused before anything is touched, and what can fail after.
 
-use pellucid_image::{AcpiError, DiscoverError, LoadError, SmbiosError};
+use pellucid_image::{AcpiError, SmbiosError};
 use pellucid_partition::{Bdf, ClaimError, CpuError, PartitionError, PlanError};
 use pellucid_passthrough::{Refusal, SriovError, VfioUserError};
+
+mod boot;
+
+pub use boot::{BootError, VariablesError};
 
 /// Why a logical server cannot be started here. Nothing was touched.
 #[derive(Debug, thiserror::Error)]
@@ -25,12 +29,9 @@ pub enum CheckError {
     /// CPUs cannot be held as asked.
     #[error(transparent)]
     Cpu(#[from] CpuError),
-    /// The disk has nothing to boot.
+    /// There is nothing to boot.
     #[error(transparent)]
-    Disk(#[from] DiscoverError),
-    /// The kernel cannot be read.
-    #[error(transparent)]
-    Kernel(#[from] LoadError),
+    Boot(#[from] BootError),
     /// A device cannot be lent.
     #[error(transparent)]
     Device(#[from] Refusal),
@@ -196,12 +197,9 @@ pub enum StartError {
     /// CPUs could not be held as asked.
     #[error(transparent)]
     Cpu(#[from] CpuError),
-    /// The disk could not be read.
+    /// What is to be booted could not be loaded.
     #[error(transparent)]
-    Disk(#[from] DiscoverError),
-    /// The kernel could not be loaded.
-    #[error(transparent)]
-    Kernel(#[from] LoadError),
+    Boot(#[from] BootError),
     /// The board's tables could not be written.
     #[error(transparent)]
     Tables(#[from] AcpiError),

@@ -1,5 +1,7 @@
 //! What a running server tells its owner.
 
+use std::path::PathBuf;
+
 use pellucid_partition::Bdf;
 use pellucid_passthrough::{Counts, DeviceEvent, DmaFault, ErrorReport, ResetReport};
 use pellucid_vcpu::{SystemRequest, VcpuEvent};
@@ -71,6 +73,24 @@ pub enum ServerEvent {
         device: Bdf,
         /// What its policy asks for after an error; [`LogicalServer::react`](crate::LogicalServer::react) does it.
         reaction: Reaction,
+    },
+    /// The guest's firmware has put something elsewhere than it is on the host.
+    PlacedElsewhere {
+        /// The device or port, by its address in the guest at first.
+        device: Bdf,
+        /// What of it.
+        what: String,
+        /// Where the host has it.
+        host: u64,
+        /// Where the guest has it.
+        guest: u64,
+    },
+    /// What the guest wrote to its firmware's variables could not be kept.
+    VariablesLost {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: String,
     },
 }
 

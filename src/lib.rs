@@ -7,8 +7,10 @@ mod cards;
 mod check;
 mod error;
 mod event;
+mod firmware;
 mod identity;
 mod lent;
+mod loaded;
 mod numa;
 mod offer;
 mod plugging;
@@ -22,8 +24,11 @@ mod topology;
 mod tree;
 
 pub use check::{Checked, Examination};
-pub use error::{CheckError, LendError, PlugError, StartError, TopologyError, UnplugError};
+pub use error::{
+    BootError, CheckError, LendError, PlugError, StartError, TopologyError, UnplugError, VariablesError,
+};
 pub use event::ServerEvent;
+pub use firmware::FirmwareSource;
 pub use identity::{CheckWarning, SmbiosPolicy, SmbiosPolicyError};
 pub use offer::Offer;
 pub use policy::{DevicePolicy, Reaction, ReactionError};

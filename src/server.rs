@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pellucid_chipset::{
-    Board, BoardEvent, BoardSpec, ConfigPorts, Console as SerialEnd, EcamPlace, PortAt, Serial,
+    Board, BoardEvent, BoardSpec, ConfigPorts, Console as SerialEnd, EcamPlace, Firmware, Serial,
 };
 use pellucid_image::AcpiBoard;
-use pellucid_partition::{ClaimError, CpuError, CpuHold, CpuTerms, Entry, Populated, Progress, StateDir};
+use pellucid_partition::{ClaimError, CpuError, CpuHold, CpuTerms, Populated, Progress, StateDir};
 use pellucid_passthrough::{Claimant, ReleaseError};
 use pellucid_vcpu::{ExitCounts, Parked, Running, StopError, VcpuPolicy};
 
@@ -27,6 +27,7 @@ pub struct LogicalServer {
     running: Running,
     pub(crate) lent: Lent,
     pub(crate) board: Board,
+    _firmware: Option<Firmware>,
     pub(crate) populated: Populated,
     pub(crate) events: EventSink,
     pub(crate) state: StateDir,
@@ -98,12 +99,12 @@ impl Checked {
         let populated = reserved.populate(&|at| progress(MemoryStep::Populate, at))?;
         let layout = populated.plan().layout();
         // The disk is read before its controller is taken off the host.
-        let entry = self.boot.load(populated.memory(), layout)?;
+        let loaded = self.boot.load(populated.memory(), layout, events)?;
         let claimant = Claimant::new(state, &name);
         let places = self.topology.places();
         let taken = Taken::take(self.offers, places, &claimant, (state, &name), None)?;
         taken.report_to(progress);
-        let tree = taken.place(self.topology, layout)?;
+        let mut tree = taken.place(self.topology, layout)?;
         let mut tables = AcpiBoard::new(layout, (0..populated.plan().vcpus() as u32).collect());
         (tables.root_ports, tables.ecam) = (tree.described_ports(), tree.ecam());
         tables.hot_plug = tree.has_hot_plug();
@@ -113,15 +114,20 @@ impl Checked {
             }
             tables.nodes = Some(numa.nodes);
         }
-        tables.tables()?.write(populated.memory())?;
-        if let Some(smbios) = &self.smbios {
-            smbios.write(populated.memory())?;
-        }
-        let (ports, bays) = tree.root_ports(populated.interrupts(), events)?;
-        let board = Board::attach(
-            &populated,
-            board_spec((&entry, self.clock_offset), ports, console, events),
+        let mut spec = board_spec(self.clock_offset, console, events);
+        let functions = taken.seen(&tree.topology);
+        let (entry, firmware) = loaded.show(
+            (&populated, events),
+            (tables, self.smbios.as_ref()),
+            (&mut tree, functions),
+            &mut spec,
         )?;
+        let (ports, bays) = tree.root_ports(populated.interrupts(), events)?;
+        spec.root_ports = ports;
+        let board = Board::attach(&populated, spec)?;
+        if let Some((_, told)) = &firmware {
+            told.look_at(board.pci());
+        }
         let parked = Parked::create(&populated, entry, &VcpuPolicy::default())?;
         let lent = Lent::begin(taken, (&populated, &board), (tree, bays), events)?;
         let told = Arc::clone(events);
@@ -131,6 +137,7 @@ impl Checked {
             running,
             lent,
             board,
+            _firmware: firmware.map(|(firmware, _)| firmware),
             populated,
             events: Arc::clone(events),
             state: state.clone(),
@@ -223,13 +230,15 @@ impl LogicalServer {
             running,
             lent,
             board,
+            _firmware: firmware,
             populated,
             events,
             ..
         } = self;
         let stopped = running.stop(STOP_TIMEOUT).map(|stopped| stopped.exits());
         let released = lent.release(&events);
-        drop(board);
+        tracing::debug!(mmio = ?populated.mmio(), pio = ?populated.pio(), "what the board was asked");
+        drop((board, firmware));
         let ended = populated.release();
         let exits = stopped?;
         released?;
@@ -246,12 +255,8 @@ impl std::fmt::Debug for LogicalServer {
     }
 }
 
-fn board_spec(
-    (entry, clock_offset): (&Entry, i64),
-    root_ports: Vec<PortAt>,
-    console: Console,
-    events: &EventSink,
-) -> BoardSpec {
+/// A board without root ports and as firmware finds it, but for ECAM.
+fn board_spec(clock_offset: i64, console: Console, events: &EventSink) -> BoardSpec {
     let told = Arc::clone(events);
     let wake: Arc<dyn Fn() + Send + Sync> = Arc::from(console.wake);
     let room = Arc::clone(&wake);
@@ -269,19 +274,10 @@ fn board_spec(
         }),
         clock_offset,
         sooner: wake,
-        root_ports,
-        config_ports: config_ports(entry),
+        root_ports: Vec::new(),
+        config_ports: ConfigPorts::Present,
         ecam: EcamPlace::Fixed,
         clock_memory: Vec::new(),
-    }
-}
-
-/// A Linux kernel that is loaded directly finds ECAM in the ACPI tables and needs no other way; what else may come in by
-/// another entry is not known to.
-fn config_ports(entry: &Entry) -> ConfigPorts {
-    match entry {
-        Entry::Linux64 { .. } => ConfigPorts::Absent,
-        _ => ConfigPorts::Present,
     }
 }
 

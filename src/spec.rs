@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use pellucid_partition::{Bdf, CpuShare, PartitionSpec};
 use pellucid_passthrough::VfSettings;
 
+use crate::firmware::FirmwareSource;
 use crate::identity::SmbiosPolicy;
 use crate::policy::DevicePolicy;
 
@@ -56,6 +57,8 @@ pub enum Source {
         /// The entry of its menu to boot (an id, or a volume and an id); without one, what it would boot by itself.
         entry: Option<String>,
     },
+    /// UEFI firmware, which starts what it finds on the devices that the server is lent.
+    Firmware(FirmwareSource),
 }
 
 /// A PCI function to lend.

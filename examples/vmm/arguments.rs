@@ -14,6 +14,7 @@ use pellucid::{
 };
 
 use crate::boot_plan::BootPlanArguments;
+use crate::firmware_arguments::FirmwareArguments;
 
 use crate::twin::TwinCommand;
 
@@ -163,6 +164,8 @@ struct MachineArguments {
     /// File that keeps how far the guest has set its clock from the host's, so that the clock runs on when the server is started again
     #[arg(long, value_name = "FILE")]
     rtc_offset: Option<PathBuf>,
+    #[command(flatten)]
+    firmware: FirmwareArguments,
 }
 
 #[derive(Args)]
@@ -183,6 +186,9 @@ struct SourceArguments {
     /// Entry of the disk's boot menu, by its id (`vmm boot-plan` lists them), in place of the one that it would boot by itself
     #[arg(long, value_name = "ID", requires = "boot_disk")]
     entry: Option<String>,
+    /// UEFI firmware that boots what it finds on the lent devices: an OVMF_CODE file
+    #[arg(long, conflicts_with_all = ["kernel", "boot_disk"])]
+    firmware: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -218,7 +224,10 @@ impl std::str::FromStr for ConsoleTarget {
 impl RunArguments {
     /// What is booted.
     pub(crate) fn source(&self) -> Source {
-        self.source.source()
+        match &self.source.firmware {
+            Some(code) => self.machine.firmware.source(code),
+            None => self.source.source(),
+        }
     }
 
     /// Where the offset of the guest's clock is kept.
@@ -255,7 +264,7 @@ impl RunArguments {
                 group: self.cpu.group.clone(),
                 realtime: self.cpu.realtime,
             },
-            source: self.source.source(),
+            source: self.source(),
             smbios: self.machine.smbios,
             clock_offset: 0,
             devices: self.devices.clone(),

@@ -11,6 +11,7 @@ mod console;
 mod control;
 mod devices;
 mod disturbances;
+mod firmware_arguments;
 mod inventory;
 mod log;
 mod plugging;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::arguments::RunArguments;
 use crate::inventory::ranges;
-use crate::{Outcome, Status, state};
+use crate::{Outcome, Status, firmware_arguments, state};
 
 /// The plan, every claim and every refusal; touches nothing.
 pub(crate) fn check(arguments: &RunArguments) -> Outcome {
@@ -49,6 +49,7 @@ fn as_json(spec: &ServerSpec, examination: &Examination) -> serde_json::Value {
         .smbios()
         .map(|tables| json!({ "structures": tables.structures().count(), "left_out": tables.left_out() }));
     json!({ "name": spec.partition.name(), "plan": examination.plan(), "boot": examination.boot_plan(), "smbios": smbios,
+            "firmware": firmware_arguments::as_json(&spec.source),
             "devices": devices, "warnings": warnings, "refusals": refusals })
 }
 
@@ -63,6 +64,7 @@ fn print_plan(spec: &ServerSpec, examination: &Examination) {
         println!("  kernel   {}", boot.kernel);
         println!("  cmdline  {}", boot.command_line);
     }
+    firmware_arguments::print(&spec.source);
     if let Some(smbios) = examination.smbios() {
         let (count, left) = (smbios.structures().count(), smbios.left_out().len());
         println!("  smbios   {count} records of the host's for its share, {left} left out");

@@ -331,6 +331,24 @@ fn end_of(event: &ServerEvent) -> Option<End> {
             eprintln!("vmm: the host asks for device {device} back; policy: {reaction}\r");
             None
         }
+        ServerEvent::PlacedElsewhere {
+            device,
+            what,
+            host,
+            guest,
+        } => {
+            eprintln!(
+                "vmm: {device}: the firmware put {what} at {guest:#x}; on the host it is at {host:#x}\r"
+            );
+            None
+        }
+        ServerEvent::VariablesLost { path, cause } => {
+            eprintln!(
+                "vmm: {}: what the guest wrote to its variables is not kept: {cause}\r",
+                path.display()
+            );
+            None
+        }
         // Whoever asked for it is answered.
         ServerEvent::SlotOff { .. } => None,
         ServerEvent::DeviceLost { device, reaction } => {

@@ -14,6 +14,7 @@ pub(crate) mod lent;
 pub(crate) mod linux;
 pub(crate) mod monitor;
 pub(crate) mod plug;
+pub(crate) mod rom;
 pub(crate) mod server;
 pub(crate) mod standing;
 pub(crate) mod state;
