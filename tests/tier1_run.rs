@@ -240,7 +240,7 @@ fn a_boot_menu_is_shown_and_its_entries_can_be_chosen() {
             "loader/entries/c.conf",
             b"title Tiny\nlinux /tiny\noptions quiet\n",
         ),
-        ("tiny", &tiny::kernel()),
+        ("tiny", &tiny::kernel_64()),
     ];
     let files = [
         &files[..],

@@ -129,7 +129,7 @@ pub enum LoadError {
     },
     /// A file that is no kernel, or one that cannot be entered in 64-bit mode.
     #[error(
-        "{name}: not a kernel that can be booted: {reason}; give an x86-64 Linux bzImage (version 3.8 or later) or a vmlinux with a PVH note"
+        "{name}: not a kernel that can be booted: {reason}; give an x86-64 Linux bzImage (version 3.8 or later) or a vmlinux"
     )]
     NotBootable {
         /// The file.

@@ -4,6 +4,7 @@ mod support;
 
 use std::mem::size_of;
 
+use linux_loader::loader::bootparam::boot_params;
 use linux_loader::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info};
 use pellucid_partition::{Entry, GuestAddress, Layout};
 use proptest::prelude::*;
@@ -70,6 +71,41 @@ fn a_vmlinux_with_a_pvh_note_is_entered_by_it() {
         map.iter()
             .any(|entry| (entry.addr, entry.size, entry.type_) == (MIB, 63 * MIB, 1))
     );
+}
+
+/// The same without its PVH entry, linked to the upper half as Linux is, with an entry 0x200 bytes in.
+fn vmlinux_without_note() -> Vec<u8> {
+    let image = put(vmlinux(), 0x21c, &[6]);
+    let image = put(image, 64 + 16, &0xffff_ffff_8020_0000u64.to_le_bytes());
+    put(image, 24, &(2 * MIB + 0x200).to_le_bytes())
+}
+
+#[test]
+fn a_vmlinux_without_a_pvh_note_is_entered_in_64_bit_mode() {
+    let machine = Machine::of(64);
+    let entry = machine
+        .load(vmlinux_without_note(), &[vec![9; 100]], "quiet")
+        .unwrap();
+    let expected = Entry::Linux64 {
+        rip: GuestAddress(2 * MIB + 0x200),
+        boot_params: Layout::BOOT_PARAMS,
+    };
+    assert_eq!(entry, expected);
+    let params: boot_params = machine.read(Layout::BOOT_PARAMS.0);
+    let header = params.hdr;
+    let (flag, magic, version) = (header.boot_flag, header.header, header.version);
+    assert_eq!(
+        (flag, magic, version, header.loadflags),
+        (0xaa55, 0x5372_6448, 0x20c, 1)
+    );
+    let (initrd, size, line) = (header.ramdisk_image, header.ramdisk_size, header.cmd_line_ptr);
+    assert_eq!((machine.bytes(initrd.into(), 100), size), (vec![9; 100], 100));
+    assert_eq!(machine.bytes(line.into(), 6), b"quiet\0");
+    assert!(params.e820_entries > 4 && params.acpi_rsdp_addr == 0xe0000);
+    let program = put(vmlinux_without_note(), 64 + 16, &(2 * MIB).to_le_bytes());
+    assert!(refusal(program).contains("or Linux's 64-bit entry"));
+    let outside = put(vmlinux_without_note(), 24, &(64 * MIB).to_le_bytes());
+    assert!(refusal(outside).contains("or Linux's 64-bit entry"));
 }
 
 #[test]

@@ -28,6 +28,15 @@ pub(crate) fn file(code: &[u8]) -> Vec<u8> {
     file
 }
 
+/// The kernel as an ELF file without a PVH entry, linked to the upper half: it is entered in 64-bit mode, where its code means the same.
+pub(crate) fn kernel_64() -> Vec<u8> {
+    let mut file = kernel();
+    let (linked, note) = (HEADER as usize + 16, HEADER as usize + 56);
+    file[linked..linked + 8].copy_from_slice(&(0xffff_ffff_8000_0000 | LOAD).to_le_bytes());
+    file[note..note + 4].fill(0);
+    file
+}
+
 fn segment(file: &mut Vec<u8>, kind: u32, [offset, address, size]: [u64; 3]) {
     file.extend(kind.to_le_bytes());
     file.extend(7u32.to_le_bytes());

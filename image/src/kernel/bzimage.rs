@@ -21,6 +21,8 @@ pub struct BzImageHeader {
     pub relocatable: bool,
     /// The highest address that an initrd's last byte may have.
     pub initrd_address_max: u64,
+    /// Whether an initrd may also be above 4 GiB, with a size of 4 GiB and more.
+    pub initrd_above_4g: bool,
     /// Bytes of command line that it reads, without the end mark.
     pub command_line_size: u64,
 }
@@ -92,6 +94,7 @@ impl BzImageHeader {
             alignment: dword(0x230),
             relocatable: start[0x234] != 0,
             initrd_address_max: dword(0x22c),
+            initrd_above_4g: word(0x236) & XLF_CAN_BE_LOADED_ABOVE_4G != 0,
             command_line_size: dword(0x238),
         };
         header.check()
@@ -113,4 +116,5 @@ impl BzImageHeader {
 }
 
 const XLF_KERNEL_64: u16 = 1;
+const XLF_CAN_BE_LOADED_ABOVE_4G: u16 = 2;
 const LOADED_HIGH: u8 = 1;

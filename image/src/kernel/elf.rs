@@ -1,4 +1,6 @@
-//! An ELF kernel (vmlinux) that has a PVH entry note. Segments go where they ask to be, if that is free RAM.
+//! An ELF kernel (vmlinux). Segments go where they ask to be, if that is free RAM.
+//!
+//! It is entered by its PVH note; without one at its ELF entry, which Linux means for the 64-bit boot protocol.
 
 use pellucid_partition::{GuestAddress, GuestMemory};
 
@@ -8,11 +10,20 @@ use crate::error::LoadError;
 /// The first bytes of every ELF file.
 pub(crate) const MAGIC: &[u8] = b"\x7fELF";
 
-/// The loadable segments and the entry of a PVH kernel; there is at least one segment.
+/// The loadable segments and the entry of a kernel; there is at least one segment.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct PvhImage {
+pub(crate) struct ElfImage {
     segments: Vec<Segment>,
-    entry: u64,
+    entry: ElfEntry,
+}
+
+/// Physical address of the first instruction, and what state it expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ElfEntry {
+    /// 32-bit, as PVH wants it.
+    Pvh(u64),
+    /// 64-bit, as the Linux boot protocol wants it.
+    Linux64(u64),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,11 +31,13 @@ struct Segment {
     kind: u32,
     offset: u64,
     address: u64,
+    /// The virtual address that its code expects to be at.
+    linked_at: u64,
     file_size: u64,
     end: u64,
 }
 
-impl PvhImage {
+impl ElfImage {
     /// Reads headers and notes of a 64-bit little-endian x86-64 executable.
     pub(crate) fn parse(file: &mut SourceFile<'_>) -> Result<Self, LoadError> {
         let mut header = [0; 64];
@@ -60,20 +73,28 @@ impl PvhImage {
                 _ => {}
             }
         }
-        let entry = find_entry(file, &segments)?;
-        let entry = entry.ok_or_else(|| not_bootable(file, "an ELF file without a PVH entry note"))?;
+        let noted = find_entry(file, &segments)?;
         segments.retain(|segment| segment.kind == LOAD && segment.end > segment.address);
-        if !segments
-            .iter()
-            .any(|segment| (segment.address..segment.end).contains(&entry))
-        {
-            return Err(not_bootable(file, "its PVH entry lies outside its segments"));
-        }
+        let own = quad(&header, 24);
+        let at = |entry: u64| {
+            let mut holding = segments.iter();
+            holding.find(|segment| (segment.address..segment.end).contains(&entry))
+        };
+        let entry = match (noted, at(noted.unwrap_or(own))) {
+            (Some(_), None) => return Err(not_bootable(file, "its PVH entry lies outside its segments")),
+            (Some(entry), Some(_)) => ElfEntry::Pvh(entry),
+            // A program has the entry of a program; a kernel is linked to the upper half and entered at a physical address.
+            (None, Some(segment)) if segment.linked_at >= UPPER_HALF => ElfEntry::Linux64(own),
+            (None, _) => {
+                let reason = "an ELF file without a PVH entry note or Linux's 64-bit entry";
+                return Err(not_bootable(file, reason));
+            }
+        };
         Ok(Self { segments, entry })
     }
 
-    /// Physical address of the first instruction.
-    pub(crate) fn entry(&self) -> u64 {
+    /// Where and how it is entered.
+    pub(crate) fn entry(&self) -> ElfEntry {
         self.entry
     }
 
@@ -113,6 +134,7 @@ impl Segment {
             kind: long(raw, 0),
             offset: quad(raw, 8),
             address,
+            linked_at: quad(raw, 16),
             file_size,
             end,
         })
@@ -167,5 +189,7 @@ const X86_64: u16 = 62;
 const LOAD: u32 = 1;
 const NOTE: u32 = 4;
 const XEN_PHYS32_ENTRY: u32 = 18;
+/// Kernel addresses on x86-64.
+const UPPER_HALF: u64 = 1 << 63;
 const MAX_SEGMENTS: u16 = 128;
 const MAX_NOTES: u64 = 64 << 10;

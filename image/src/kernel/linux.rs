@@ -4,15 +4,15 @@ use std::ops::Range;
 
 use pellucid_partition::{Entry, GuestAddress, GuestMemory, Layout};
 
-use super::placement::{NoRoom, place_initrd, place_kernel};
-use super::zero_page::zero_page;
+use super::placement::{NoRoom, place_initrd, place_initrd_high, place_kernel};
+use super::zero_page::{setup_of_elf, zero_page};
 use super::{BzImageHeader, SourceFile, elf, pvh};
 use crate::error::LoadError;
 
 /// A Linux kernel to boot. Nothing of it is in memory yet.
 #[derive(Debug)]
 pub struct Linux<'a> {
-    /// A bzImage, or an ELF vmlinux with a PVH note.
+    /// A bzImage, or an ELF vmlinux, which is entered by its PVH note where it has one.
     pub kernel: SourceFile<'a>,
     /// Loaded one behind the other, in this order.
     pub initrds: Vec<SourceFile<'a>>,
@@ -27,8 +27,8 @@ enum Fitted {
         kernel: Range<u64>,
         initrd: Range<u64>,
     },
-    Pvh {
-        image: elf::PvhImage,
+    Elf {
+        image: elf::ElfImage,
         initrd: Range<u64>,
     },
 }
@@ -59,7 +59,7 @@ impl Linux<'_> {
                 self.kernel
                     .copy_to(header.payload_offset, payload, memory, load)?;
                 self.copy_initrds(memory, initrd.start)?;
-                memory.write(boot_params, &zero_page(&header, load, &initrd, layout))?;
+                memory.write(boot_params, &zero_page(&header.raw, load, &initrd, layout))?;
                 (
                     "bzImage",
                     Entry::Linux64 {
@@ -68,17 +68,22 @@ impl Linux<'_> {
                     },
                 )
             }
-            Fitted::Pvh { image, initrd } => {
+            Fitted::Elf { image, initrd } => {
                 image.copy_to(&mut self.kernel, memory)?;
                 self.copy_initrds(memory, initrd.start)?;
-                memory.write(boot_params, &pvh::start_info(&initrd, layout))?;
-                (
-                    "PVH kernel",
-                    Entry::Pvh {
-                        rip: GuestAddress(image.entry()),
-                        start_info: boot_params,
-                    },
-                )
+                match image.entry() {
+                    elf::ElfEntry::Pvh(rip) => {
+                        memory.write(boot_params, &pvh::start_info(&initrd, layout))?;
+                        let (rip, start_info) = (GuestAddress(rip), boot_params);
+                        ("PVH kernel", Entry::Pvh { rip, start_info })
+                    }
+                    elf::ElfEntry::Linux64(rip) => {
+                        let load = GuestAddress(image.start());
+                        memory.write(boot_params, &zero_page(&setup_of_elf(), load, &initrd, layout))?;
+                        let rip = GuestAddress(rip);
+                        ("vmlinux", Entry::Linux64 { rip, boot_params })
+                    }
+                }
             }
         };
         let line = [self.command_line.as_bytes(), &[0]].concat();
@@ -92,7 +97,7 @@ impl Linux<'_> {
         let count = self.kernel.read_at(0, &mut start)?;
         let start = &start[..count];
         if start.starts_with(elf::MAGIC) {
-            return self.fit_pvh(layout);
+            return self.fit_elf(layout);
         }
         if start.len() < BzImageHeader::SPAN && BzImageHeader::is_present(start) {
             return Err(self.truncated(BzImageHeader::SPAN as u64));
@@ -105,7 +110,8 @@ impl Linux<'_> {
         }
         self.check_command_line(header.command_line_size)?;
         let kernel = place_kernel(&header, layout.ram_below()).map_err(|e| self.no_room(e, layout))?;
-        let initrd = self.place_initrds(kernel.end, header.initrd_address_max, layout)?;
+        let limits = (header.initrd_address_max, header.initrd_above_4g);
+        let initrd = self.place_initrds(kernel.end, limits, layout)?;
         Ok(Fitted::BzImage {
             header,
             kernel,
@@ -113,8 +119,8 @@ impl Linux<'_> {
         })
     }
 
-    fn fit_pvh(&mut self, layout: &Layout) -> Result<Fitted, LoadError> {
-        let image = elf::PvhImage::parse(&mut self.kernel)?;
+    fn fit_elf(&mut self, layout: &Layout) -> Result<Fitted, LoadError> {
+        let image = elf::ElfImage::parse(&mut self.kernel)?;
         self.check_command_line(PVH_COMMAND_LINE)?;
         let (start, end) = (image.start(), image.end());
         if start < Layout::HIGH_MEMORY.0 {
@@ -123,15 +129,15 @@ impl Linux<'_> {
         if end > layout.ram_below() {
             return Err(self.no_room(NoRoom::Kernel { needed: end }, layout));
         }
-        let initrd = self.place_initrds(end, u64::from(u32::MAX), layout)?;
-        Ok(Fitted::Pvh { image, initrd })
+        let initrd = self.place_initrds(end, (u64::from(u32::MAX), false), layout)?;
+        Ok(Fitted::Elf { image, initrd })
     }
 
-    /// The range for all initrds together; an empty one when there are none.
+    /// The range for all initrds together; an empty one when there are none. Above 4 GiB only what has no place below.
     fn place_initrds(
         &self,
         kernel_end: u64,
-        address_max: u64,
+        (address_max, above_4g): (u64, bool),
         layout: &Layout,
     ) -> Result<Range<u64>, LoadError> {
         let size = self
@@ -141,7 +147,10 @@ impl Linux<'_> {
         if size == 0 {
             return Ok(0..0);
         }
-        place_initrd(size, kernel_end, address_max, layout.ram_below()).map_err(|e| self.no_room(e, layout))
+        let high = || above_4g.then(|| place_initrd_high(size, layout)).flatten();
+        place_initrd(size, kernel_end, address_max, layout.ram_below())
+            .or_else(|error| high().ok_or(error))
+            .map_err(|error| self.no_room(error, layout))
     }
 
     /// Copies the initrds one behind the other, each padded to 4 bytes as the kernel's unpacker wants.

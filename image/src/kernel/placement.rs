@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pellucid_partition::Layout;
+use pellucid_partition::{Layout, RamRange};
 
 use super::BzImageHeader;
 
@@ -64,6 +64,16 @@ pub(crate) fn place_initrd(
     }
 }
 
+/// The range for an initrd of `size` bytes that has no place below 4 GiB: as high as possible in RAM of one node above.
+pub(crate) fn place_initrd_high(size: u64, layout: &Layout) -> Option<Range<u64>> {
+    let high = layout.ram().iter().filter(|range| range.start >= 1 << 32).rev();
+    let place = |range: &RamRange| {
+        let start = range.end.checked_sub(size)? / PAGE * PAGE;
+        (start >= range.start).then_some(start..start + size)
+    };
+    high.filter_map(place).next()
+}
+
 const PAGE: u64 = 4096;
 
 #[cfg(test)]
@@ -82,6 +92,7 @@ mod tests {
             alignment: 2 << 20,
             relocatable,
             initrd_address_max: 0x7fff_ffff,
+            initrd_above_4g: false,
             command_line_size: 2047,
         }
     }
@@ -111,6 +122,15 @@ mod tests {
             })
         );
         assert!(place_initrd(100 << 20, 64 << 20, 0x7fff_ffff, 164 << 20).is_ok());
+    }
+
+    #[test]
+    fn an_initrd_above_four_gibibytes_ends_with_the_last_memory_that_holds_it() {
+        let layout = Layout::new(6 << 30, 39).unwrap();
+        let end = layout.ram().iter().map(|range| range.end).max().unwrap();
+        assert_eq!(place_initrd_high(5000, &layout), Some(end - 8192..end - 3192));
+        assert_eq!(place_initrd_high(4 << 30, &layout), None);
+        assert_eq!(place_initrd_high(1, &Layout::new(1 << 30, 39).unwrap()), None);
     }
 
     proptest! {
