@@ -260,7 +260,7 @@ fn a_disk_that_has_nothing_to_boot_is_refused_with_the_reason() {
     );
     refuse(
         &disk::with_esp(&image("no-entry"), &[]),
-        &["no-entry", "no boot loader entry", "--kernel"],
+        &["no-entry", "no entry that a boot loader would show", "--kernel"],
     );
     let entry: &[u8] = b"title T\nlinux /debian/tiny\n";
     let entry = ("loader/entries/t.conf", entry);

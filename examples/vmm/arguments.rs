@@ -184,7 +184,7 @@ struct SourceArguments {
     #[arg(long)]
     boot_disk: Option<PathBuf>,
     /// Entry of the disk's boot menu, by its id (`vmm boot-plan` lists them), in place of the one that it would boot by itself
-    #[arg(long, value_name = "ID", requires = "boot_disk")]
+    #[arg(long, value_name = "ID", requires = "boot_disk", conflicts_with_all = ["kernel", "firmware"])]
     entry: Option<String>,
     /// UEFI firmware that boots what it finds on the lent devices: an OVMF_CODE file
     #[arg(long, conflicts_with_all = ["kernel", "boot_disk"])]
@@ -456,6 +456,7 @@ mod tests {
         assert!(run(&["--boot-disk", "d", "--cmdline", "quiet"]).is_err());
         assert!(run(&["--boot-disk", "d", "--entry", "a.conf"]).is_ok());
         assert!(run(&["--kernel", "k", "--entry", "a.conf"]).is_err());
+        assert!(run(&["--firmware", "f", "--entry", "a.conf"]).is_err());
     }
 
     #[test]

@@ -59,7 +59,9 @@ pub enum DiscoverError {
         found: String,
     },
     /// What would be started cannot be told from the disk.
-    #[error("{disk}: what it would boot cannot be told: {why}; choose with --entry from: {entries}")]
+    #[error(
+        "{disk}: what it would boot cannot be told: {why}; give the kernel with --kernel, or choose with --entry from: {entries}"
+    )]
     Undecided {
         /// The disk.
         disk: String,
