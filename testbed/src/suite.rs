@@ -27,7 +27,7 @@ pub struct Suite {
     pub tiers: Vec<u8>,
     /// Only test targets of tiers 1 and 2 whose name contains this.
     pub target: Option<String>,
-    /// How long one test binary may take.
+    /// How long one test binary may say nothing in the emulated server, and may take on this machine.
     pub guard: Duration,
     /// Whether tier 1 runs in the emulated server too where it can run on this machine.
     pub emulated: bool,

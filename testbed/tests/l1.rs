@@ -136,6 +136,27 @@ fn a_job_that_hangs_is_ended_by_its_guard_which_says_where_it_stood() {
 }
 
 #[test]
+fn a_job_that_says_something_now_and_then_is_slow_and_no_hang() {
+    let (_folder, mut l1) = boot(Manner::Good);
+    let slow = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 0.4; echo $i; done";
+    let outcome = l1.run(&shell(slow).silence(Duration::from_secs(4))).unwrap();
+    assert!(outcome.status == 0 && outcome.stdout.ends_with(b"11\n12\n"));
+    let mute = shell("echo begun; sleep 600").silence(Duration::from_millis(500));
+    assert!(
+        l1.run(&mute)
+            .unwrap_err()
+            .to_string()
+            .contains("stands at the crossing")
+    );
+    let forever = shell("while sleep 0.1; do echo; done");
+    let forever = forever
+        .silence(Duration::from_secs(30))
+        .guard(Duration::from_millis(500));
+    assert!(l1.run(&forever).is_err(), "who babbles for ever is ended too");
+    std::fs::remove_dir_all(l1.folder()).unwrap();
+}
+
+#[test]
 fn a_machine_that_aborts_under_a_job_is_a_fault_of_the_emulator() {
     let (_folder, mut l1) = boot(Manner::Aborts);
     let error = l1.run(&shell("true")).unwrap_err();

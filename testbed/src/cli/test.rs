@@ -22,7 +22,7 @@ pub(crate) struct Test {
     /// Run tier 1 in the emulated server too where this machine's own /dev/kvm can run it
     #[arg(long)]
     emulated: bool,
-    /// Ends a test binary that takes longer
+    /// Ends a test binary that says nothing for longer, in the emulated server; on this machine one that takes longer
     #[arg(long, default_value_t = 420)]
     guard_seconds: u64,
 }

@@ -12,6 +12,7 @@ pub struct Job {
     variables: Vec<(String, String)>,
     folder: PathBuf,
     guard: Duration,
+    silence: Option<Duration>,
     input: Input,
 }
 
@@ -37,6 +38,7 @@ impl Job {
             variables,
             folder,
             guard: Duration::from_secs(600),
+            silence: None,
             input: Input::Nothing,
         }
     }
@@ -76,6 +78,13 @@ impl Job {
         self
     }
 
+    /// Ended when it has said nothing for longer than `limit`: what is slow goes on, what hangs does not.
+    #[must_use]
+    pub fn silence(mut self, limit: Duration) -> Self {
+        self.silence = Some(limit);
+        self
+    }
+
     /// With an input that `Running::input` writes to.
     #[must_use]
     pub fn with_input(mut self) -> Self {
@@ -93,6 +102,11 @@ impl Job {
     /// How long it may take.
     pub(crate) fn limit(&self) -> Duration {
         self.guard
+    }
+
+    /// How long it may say nothing.
+    pub(crate) fn longest_silence(&self) -> Duration {
+        self.silence.unwrap_or(self.guard)
     }
 
     pub(crate) fn has_input(&self) -> bool {

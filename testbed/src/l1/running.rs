@@ -47,8 +47,10 @@ pub struct Running<'l1> {
     l1: &'l1 mut L1,
     id: String,
     title: String,
+    begun: Instant,
     guard: Duration,
-    deadline: Instant,
+    silence: Duration,
+    heard: Instant,
     input: Option<UnixStream>,
     marks: [Option<EndMark>; 2],
     status: Option<i32>,
@@ -58,14 +60,15 @@ pub struct Running<'l1> {
 impl<'l1> Running<'l1> {
     pub(crate) fn new(l1: &'l1 mut L1, job: &Job, id: String, input: Option<UnixStream>) -> Self {
         let marks = [Some(EndMark::of(&id)), Some(EndMark::of(&id))];
-        let (title, guard) = (job.title(), job.limit());
-        let deadline = Instant::now() + guard;
+        let begun = Instant::now();
         Self {
             l1,
             id,
-            title,
-            guard,
-            deadline,
+            title: job.title(),
+            begun,
+            guard: job.limit(),
+            silence: job.longest_silence(),
+            heard: begun,
             input,
             marks,
             status: None,
@@ -100,10 +103,11 @@ impl<'l1> Running<'l1> {
                 return Ok(Next::Ended(status));
             }
             let now = Instant::now();
-            if now >= self.deadline {
+            let deadline = (self.begun + self.guard).min(self.heard + self.silence);
+            if now >= deadline {
                 return Err(self.guard_expired());
             }
-            let wait = until.min(self.deadline).saturating_duration_since(now);
+            let wait = until.min(deadline).saturating_duration_since(now);
             match self.l1.channels.next(wait) {
                 None if Instant::now() >= until => return Ok(Next::Quiet),
                 None => {}
@@ -113,6 +117,7 @@ impl<'l1> Running<'l1> {
                 }
                 Some(event) => {
                     if let Some((stream, bytes)) = self.sort(event) {
+                        self.heard = Instant::now();
                         return Ok(Next::Output(stream, bytes));
                     }
                 }
@@ -153,15 +158,14 @@ impl<'l1> Running<'l1> {
     /// not answer hangs itself.
     fn guard_expired(&mut self) -> L1Error {
         self.finished = true;
+        let limit = self.begun.elapsed();
         let during = format!("`{}` ran", self.title);
         let Some(place) = self.place_of_hang() else {
-            return self.l1.hung(&during, self.guard);
+            return self.l1.hung(&during, limit);
         };
         let killed = self.kill().is_ok();
         if !killed || !self.ends_within(Duration::from_secs(20)) {
-            return self
-                .l1
-                .hung(&format!("{during} and was to be killed"), self.guard);
+            return self.l1.hung(&format!("{during} and was to be killed"), limit);
         }
         self.l1.keep_folder();
         let fault = fault::stall(&self.l1.console(), &place);
@@ -173,7 +177,7 @@ impl<'l1> Running<'l1> {
         let log = self.l1.console_log();
         L1Error::Hung {
             during,
-            limit: self.guard,
+            limit,
             detail,
             log,
             fault,
@@ -219,7 +223,11 @@ impl<'l1> Running<'l1> {
                 _ => {}
             }
         }
-        while let Some(Event::Output(_, bytes)) = self.l1.channels.next(Duration::from_millis(300)) {
+        // The rest of it; who babbles on is not listened to for long.
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < deadline
+            && let Some(Event::Output(_, bytes)) = self.l1.channels.next(Duration::from_millis(300))
+        {
             place.extend(bytes);
         }
         Some(String::from_utf8_lossy(&place).into_owned())

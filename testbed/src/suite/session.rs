@@ -103,8 +103,11 @@ impl<'a> Session<'a> {
         let l1 = self.server(wish)?;
         let words = std::iter::once(binary.path.to_string_lossy().into_owned()).chain(self.suite.words());
         let folder = binary.folder.to_string_lossy();
-        let mut job = Job::new(words).folder(&binary.folder).guard(self.suite.guard);
+        let guard = self.suite.guard;
+        let mut job = Job::new(words).folder(&binary.folder);
         job = job
+            .silence(guard)
+            .guard(guard * MOST_SILENCES)
             .variable("CARGO_MANIFEST_DIR", folder)
             .variable("RUST_BACKTRACE", "1");
         for (name, value) in &self.variables {
@@ -144,3 +147,5 @@ fn show(stream: Stream, bytes: &[u8]) {
 }
 
 const MOST_RERUNS: usize = 2;
+/// A binary that goes on saying something takes no longer than this many of the silences that one may have.
+const MOST_SILENCES: u32 = 4;
