@@ -1,9 +1,7 @@
 //! Disks: what they are called, and what they are recognized by.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use super::findings::Findings;
-use super::{Class, Pairs};
+use super::{Class, Joined, Pairs};
 use crate::disks::Disk;
 use crate::pci::Carries;
 use crate::twin::Twin;
@@ -13,8 +11,8 @@ pub(super) fn compare(findings: &mut Findings, (before, after): (&Twin, &Twin), 
     let joined = join(before, after, pairs);
     for (name, disk) in &before.disks {
         let now = joined
-            .get(name.as_str())
-            .and_then(|now| Some((*now, after.disks.get(*now)?)));
+            .after(name.as_str())
+            .and_then(|now| Some((now, after.disks.get(now)?)));
         match now {
             Some((now, its)) => same(findings, (name, disk), (now, its)),
             None => {
@@ -32,11 +30,10 @@ pub(super) fn compare(findings: &mut Findings, (before, after): (&Twin, &Twin), 
             }
         }
     }
-    let found: BTreeSet<&str> = joined.values().copied().collect();
     for (name, disk) in after
         .disks
         .iter()
-        .filter(|(name, _)| !found.contains(name.as_str()))
+        .filter(|(name, _)| joined.before(name.as_str()).is_none())
     {
         let why = "the system did not have it before";
         findings.value(name, (None, Some(told(disk))), (Class::Cosmetic, why));
@@ -95,53 +92,30 @@ fn same(findings: &mut Findings, (name, before): (&str, &Disk), (now, after): (&
 }
 
 /// By name and serial number, then by either where it is unique, then by name.
-fn join<'t>(before: &'t Twin, after: &'t Twin, pairs: &Pairs) -> BTreeMap<&'t str, &'t str> {
-    let mut joined: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut taken: BTreeSet<&str> = BTreeSet::new();
+fn join<'t>(before: &'t Twin, after: &'t Twin, pairs: &Pairs) -> Joined<&'t str> {
+    let mut joined = Joined::new();
     for (name, disk) in &before.disks {
-        let same = after
-            .disks
-            .get_key_value(name)
-            .filter(|(_, now)| now.serial == disk.serial && now.wwid == disk.wwid);
-        if let Some((now, _)) = same {
-            joined.insert(name, now);
-            taken.insert(now);
+        let same = |now: &Disk| now.serial == disk.serial && now.wwid == disk.wwid;
+        if after.disks.get(name).is_some_and(same) {
+            joined.join(name.as_str(), name.as_str());
         }
     }
-    type Key = fn(&str, &Disk) -> Option<String>;
-    let by_serial: Key = |_, disk| Some(format!("{:?} {}", disk.model, disk.serial.as_ref()?));
-    let by_wwid: Key = |_, disk| disk.wwid.clone();
+    type Key = fn(&Disk) -> Option<String>;
+    let by_serial: Key = |disk| Some(format!("{:?} {}", disk.model, disk.serial.as_ref()?));
+    let by_wwid: Key = |disk| disk.wwid.clone();
     for key in [by_serial, by_wwid] {
-        let left = |disks: &'t BTreeMap<String, Disk>, done: &dyn Fn(&str) -> bool| {
-            let mut keyed: BTreeMap<String, Vec<&'t str>> = BTreeMap::new();
-            for (name, disk) in disks.iter().filter(|(name, _)| !done(name)) {
-                if let Some(key) = key(name, disk) {
-                    keyed.entry(key).or_default().push(name);
-                }
-            }
-            keyed
+        let keyed = |twin: &'t Twin| {
+            let disks = twin.disks.iter();
+            disks.filter_map(move |(name, disk)| Some((name.as_str(), key(disk)?)))
         };
-        let owns = left(&before.disks, &|name| joined.contains_key(name));
-        let theirs = left(&after.disks, &|name| taken.contains(name));
-        for (key, own) in owns {
-            if let ([own], Some([now])) = (own.as_slice(), theirs.get(&key).map(Vec::as_slice)) {
-                joined.insert(own, now);
-                taken.insert(now);
-            }
-        }
+        joined.unique(keyed(before), keyed(after));
     }
     for (name, disk) in &before.disks {
-        let now = after
-            .disks
-            .get_key_value(name)
-            .filter(|(now, _)| !taken.contains(now.as_str()));
+        let name = name.as_str();
         let here = |now: &Disk| disk.pci.and_then(|own| pairs.after(own)) == now.pci;
-        if let (Some((now, _)), false) = (
-            now.filter(|(_, now)| here(now)),
-            joined.contains_key(name.as_str()),
-        ) {
-            joined.insert(name, now);
-            taken.insert(now);
+        let is_left = joined.after(name).is_none() && joined.before(name).is_none();
+        if is_left && after.disks.get(name).is_some_and(here) {
+            joined.join(name, name);
         }
     }
     joined

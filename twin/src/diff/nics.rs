@@ -1,11 +1,11 @@
 //! Network interfaces and their names: those that they have, and those that systemd will give.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::findings::Findings;
-use super::{Class, Pairs};
+use super::{Class, Joined, Pairs};
 use crate::naming::{Names, Scheme};
 use crate::network::Nic;
 use crate::twin::Twin;
@@ -55,8 +55,8 @@ pub(super) fn compare(
     let mut rows = Vec::new();
     for (name, nic) in &before.nics {
         let now = joined
-            .get(name.as_str())
-            .and_then(|now| Some((*now, after.nics.get(*now)?)));
+            .after(name.as_str())
+            .and_then(|now| Some((now, after.nics.get(now)?)));
         let row = NameRow {
             nic: title(name, nic),
             before: side(&owns, name),
@@ -68,11 +68,10 @@ pub(super) fn compare(
         }
         rows.push(row);
     }
-    let found: BTreeSet<&str> = joined.values().copied().collect();
     for (name, nic) in after
         .nics
         .iter()
-        .filter(|(name, _)| !found.contains(name.as_str()))
+        .filter(|(name, _)| joined.before(name.as_str()).is_none())
     {
         let row = NameRow {
             nic: title(name, nic),
@@ -147,49 +146,24 @@ fn hardware(findings: &mut Findings, name: &str, (before, after): (&Nic, &Nic)) 
 }
 
 /// By name and address, then by address where it is unique, then by function and port.
-fn join<'t>(before: &'t Twin, after: &'t Twin, pairs: &Pairs) -> BTreeMap<&'t str, &'t str> {
-    let mut joined: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut taken: BTreeSet<&str> = BTreeSet::new();
+fn join<'t>(before: &'t Twin, after: &'t Twin, pairs: &Pairs) -> Joined<&'t str> {
+    let mut joined = Joined::new();
     for (name, nic) in &before.nics {
-        let same = after
-            .nics
-            .get_key_value(name)
-            .filter(|(_, now)| now.mac == nic.mac);
-        if let Some((now, _)) = same {
-            joined.insert(name, now);
-            taken.insert(now);
+        if after.nics.get(name).is_some_and(|now| now.mac == nic.mac) {
+            joined.join(name.as_str(), name.as_str());
         }
     }
     type Key = fn(&Nic, Option<pellucid_partition::Bdf>) -> Option<String>;
     let by_mac: Key = |nic, _| (!nic.mac.is_empty()).then(|| nic.mac.clone());
     let by_port: Key = |nic, at| Some(format!("{} {} {:?}", at?, nic.dev_port, nic.port_name));
     for key in [by_mac, by_port] {
-        let mut theirs: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-        for (name, nic) in after
-            .nics
-            .iter()
-            .filter(|(name, _)| !taken.contains(name.as_str()))
-        {
-            if let Some(key) = key(nic, nic.pci) {
-                theirs.entry(key).or_default().push(name);
-            }
-        }
-        let mut owns: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-        for (name, nic) in before
-            .nics
-            .iter()
-            .filter(|(name, _)| !joined.contains_key(name.as_str()))
-        {
-            if let Some(key) = key(nic, nic.pci.and_then(|own| pairs.after(own))) {
-                owns.entry(key).or_default().push(name);
-            }
-        }
-        for (key, own) in owns {
-            if let ([own], Some([now])) = (own.as_slice(), theirs.get(&key).map(Vec::as_slice)) {
-                joined.insert(own, now);
-                taken.insert(now);
-            }
-        }
+        let owns = before.nics.iter().filter_map(|(name, nic)| {
+            let at = nic.pci.and_then(|own| pairs.after(own));
+            Some((name.as_str(), key(nic, at)?))
+        });
+        let theirs = after.nics.iter();
+        let theirs = theirs.filter_map(|(name, nic)| Some((name.as_str(), key(nic, nic.pci)?)));
+        joined.unique(owns, theirs);
     }
     joined
 }

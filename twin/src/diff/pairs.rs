@@ -7,18 +7,18 @@ use pellucid_partition::Bdf;
 use crate::pci::PciFunction;
 use crate::twin::Twin;
 
-/// Functions that are the same: at the same address, or recognized by what is unique about them.
-pub(crate) struct Pairs {
-    forward: BTreeMap<Bdf, Bdf>,
-    back: BTreeMap<Bdf, Bdf>,
+/// Things of two machines that are the same, each by what it is called.
+pub(crate) struct Joined<K> {
+    forward: BTreeMap<K, K>,
+    back: BTreeMap<K, K>,
 }
 
-impl Pairs {
+/// Functions that are the same: at the same address, or recognized by what is unique about them.
+pub(crate) type Pairs = Joined<Bdf>;
+
+impl Joined<Bdf> {
     pub(crate) fn of(before: &Twin, after: &Twin) -> Pairs {
-        let mut pairs = Pairs {
-            forward: BTreeMap::new(),
-            back: BTreeMap::new(),
-        };
+        let mut pairs = Joined::new();
         let what = |function: &PciFunction| (function.ids.vendor, function.ids.device, function.ids.class);
         for (bdf, function) in &before.pci.functions {
             let same = after.pci.functions.get(bdf);
@@ -41,16 +41,22 @@ impl Pairs {
         pairs.unique(kinds(before), kinds(after));
         pairs
     }
+}
+
+impl<K: Ord + Copy> Joined<K> {
+    pub(crate) fn new() -> Self {
+        Self {
+            forward: BTreeMap::new(),
+            back: BTreeMap::new(),
+        }
+    }
 
     /// Joins what is left and has a key that nothing else left on its side has.
-    fn unique<K: Ord>(&mut self, owns: BTreeMap<Bdf, K>, theirs: BTreeMap<Bdf, K>) {
-        let left = |keys: BTreeMap<Bdf, K>, done: &BTreeMap<Bdf, Bdf>| {
-            let mut found: BTreeMap<K, Vec<Bdf>> = BTreeMap::new();
-            for (bdf, key) in keys.into_iter().filter(|(bdf, _)| !done.contains_key(bdf)) {
-                found.entry(key).or_default().push(bdf);
-            }
-            found
-        };
+    pub(crate) fn unique<Key: Ord>(
+        &mut self,
+        owns: impl IntoIterator<Item = (K, Key)>,
+        theirs: impl IntoIterator<Item = (K, Key)>,
+    ) {
         let (owns, theirs) = (left(owns, &self.forward), left(theirs, &self.back));
         for (key, own) in owns {
             if let ([own], Some([their])) = (own.as_slice(), theirs.get(&key).map(Vec::as_slice)) {
@@ -59,20 +65,32 @@ impl Pairs {
         }
     }
 
-    fn join(&mut self, before: Bdf, after: Bdf) {
+    pub(crate) fn join(&mut self, before: K, after: K) {
         self.forward.insert(before, after);
         self.back.insert(after, before);
     }
 
-    /// Where a function is afterwards.
-    pub(crate) fn after(&self, before: Bdf) -> Option<Bdf> {
+    /// What it is afterwards.
+    pub(crate) fn after(&self, before: K) -> Option<K> {
         self.forward.get(&before).copied()
     }
 
-    /// Where a function was.
-    pub(crate) fn before(&self, after: Bdf) -> Option<Bdf> {
+    /// What it was.
+    pub(crate) fn before(&self, after: K) -> Option<K> {
         self.back.get(&after).copied()
     }
+}
+
+/// What is not yet joined, by key.
+fn left<K: Ord + Copy, Key: Ord>(
+    keys: impl IntoIterator<Item = (K, Key)>,
+    done: &BTreeMap<K, K>,
+) -> BTreeMap<Key, Vec<K>> {
+    let mut found: BTreeMap<Key, Vec<K>> = BTreeMap::new();
+    for (name, key) in keys.into_iter().filter(|(name, _)| !done.contains_key(name)) {
+        found.entry(key).or_default().push(name);
+    }
+    found
 }
 
 /// What no other device has: serial numbers and hardware addresses, by function.
