@@ -6,6 +6,7 @@ mod boot_disk;
 mod boot_file;
 mod boot_menu;
 mod boot_plan;
+mod bytes;
 mod disk;
 mod entries;
 mod error;

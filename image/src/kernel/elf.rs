@@ -5,6 +5,7 @@
 use pellucid_partition::{GuestAddress, GuestMemory};
 
 use super::SourceFile;
+use crate::bytes::{half, long, quad};
 use crate::error::LoadError;
 
 /// The first bytes of every ELF file.
@@ -45,11 +46,10 @@ impl ElfImage {
         if count < header.len() {
             return Err(truncated(file, 64));
         }
-        let half = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
-        if header[4..6] != [2, 1] || half(18) != X86_64 {
+        if header[4..6] != [2, 1] || half(&header, 18) != X86_64 {
             return Err(not_bootable(file, "an ELF file, but not for x86-64"));
         }
-        let (table, entry_size, entries) = (quad(&header, 32), half(54), half(56));
+        let (table, entry_size, entries) = (quad(&header, 32), half(&header, 54), half(&header, 56));
         if entry_size != 56 || entries == 0 || entries > MAX_SEGMENTS {
             return Err(not_bootable(
                 file,
@@ -160,14 +160,6 @@ fn find_entry(file: &mut SourceFile<'_>, segments: &[Segment]) -> Result<Option<
         }
     }
     Ok(None)
-}
-
-fn long(raw: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]])
-}
-
-fn quad(raw: &[u8], at: usize) -> u64 {
-    u64::from(long(raw, at)) | u64::from(long(raw, at + 4)) << 32
 }
 
 fn not_bootable(file: &SourceFile<'_>, reason: &str) -> LoadError {

@@ -3,6 +3,7 @@
 
 use super::UkiError;
 use crate::boot_file::FilePart;
+use crate::bytes::{half, long};
 use crate::kernel::SourceFile;
 
 /// An EFI program for x86-64, known by its sections. Names may come more than once.
@@ -77,14 +78,6 @@ fn bytes(file: &mut SourceFile<'_>, offset: u64, count: usize) -> Result<Vec<u8>
         });
     }
     Ok(data)
-}
-
-fn half(raw: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([raw[at], raw[at + 1]])
-}
-
-fn long(raw: &[u8], at: usize) -> u32 {
-    u32::from(half(raw, at)) | u32::from(half(raw, at + 2)) << 16
 }
 
 const X86_64: u16 = 0x8664;
