@@ -17,6 +17,11 @@ pub(crate) fn check(arguments: &RunArguments) -> Outcome {
         true => println!("{}", serde_json::to_string_pretty(&as_json(&spec, &examination))?),
         false => print_plan(&spec, &examination),
     }
+    Ok(complain(&examination))
+}
+
+/// Every warning and every refusal of a server that is only looked at, and what they come to.
+pub(crate) fn complain(examination: &Examination) -> Status {
     for warning in examination.warnings() {
         eprintln!("vmm: warning: {warning}");
     }
@@ -25,7 +30,7 @@ pub(crate) fn check(arguments: &RunArguments) -> Outcome {
         eprintln!("vmm: {refusal}");
         status = Status::HostFailed;
     }
-    Ok(status)
+    status
 }
 
 fn as_json(spec: &ServerSpec, examination: &Examination) -> serde_json::Value {

@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use pellucid::twin::{Class, Diff, MOST_BYTES, Scheme, Twin};
 
 use crate::arguments::RunArguments;
+use crate::report::complain;
 use crate::{Outcome, Status, state};
 
 #[derive(Subcommand)]
@@ -68,14 +69,7 @@ fn capture(root: Option<&Path>) -> Outcome {
 /// The refusals of a server that this host would not start do not keep its machine from being told, as far as it is planned.
 fn predict(arguments: &RunArguments) -> Outcome {
     let examination = arguments.spec()?.examine(&state::open()?)?;
-    for warning in examination.warnings() {
-        eprintln!("vmm: warning: {warning}");
-    }
-    let mut status = Status::Done;
-    for refusal in examination.refusals() {
-        eprintln!("vmm: {refusal}");
-        status = Status::HostFailed;
-    }
+    let status = complain(&examination);
     if let Some(guest) = examination.predict(&Twin::capture()) {
         writeln!(std::io::stdout().lock(), "{}", guest.to_json()?)?;
     }
