@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use pellucid_chipset::RootPortSpec;
-use pellucid_partition::{Bdf, Plan};
+use pellucid_chipset::{Board, HostBridge, Lpc, RootPortSpec};
+use pellucid_partition::{Bdf, ConfigHandler, Layout, Plan, board::PM_BASE};
 use pellucid_passthrough::{Bridge, Ids};
 use pellucid_twin::{GuestPort, GuestShare, Twin};
 
@@ -32,10 +32,10 @@ fn share(
     GuestShare {
         devices,
         ports: topology.ports().map(|(bdf, spec)| (bdf, port(spec))).collect(),
-        board: BOARD
-            .into_iter()
-            .map(|(devfn, ids)| (Bdf::of_devfn(0, 0, devfn), ids))
-            .collect(),
+        board: BTreeMap::from([
+            (Board::HOST_BRIDGE, ids(&HostBridge::new(Layout::ECAM.start))),
+            (Board::LPC, ids(&Lpc::new(PM_BASE))),
+        ]),
         cpus: plan.vcpus(),
         memory: plan.layout().memory(),
         smbios: smbios.map(|tables| [tables.anchor().to_vec(), tables.table().to_vec()]),
@@ -62,18 +62,18 @@ fn port(spec: &RootPortSpec) -> GuestPort {
     }
 }
 
-/// The host bridge and the LPC bridge of the board.
-const BOARD: [(u8, Ids); 2] = [
-    (0, bridge(0x29c0, 0x06_0000)),
-    (0x1f << 3, bridge(0x2918, 0x06_0100)),
-];
-
-const fn bridge(device: u16, class: u32) -> Ids {
+/// What a function of the board says that it is.
+fn ids(function: &dyn ConfigHandler) -> Ids {
+    let mut header = [0; 0x30];
+    for at in (0..header.len()).step_by(4) {
+        function.read(at as u16, &mut header[at..at + 4]);
+    }
+    let word = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
     Ids {
-        vendor: 0x8086,
-        device,
-        class,
-        revision: 2,
-        subsystem: [0, 0],
+        vendor: word(0),
+        device: word(2),
+        class: u32::from(word(0xa)) << 8 | u32::from(header[9]),
+        revision: header[8],
+        subsystem: [word(0x2c), word(0x2e)],
     }
 }

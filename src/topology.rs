@@ -4,7 +4,7 @@ mod port;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pellucid_chipset::{BusNumbers, PortKind, RootPortSpec};
+use pellucid_chipset::{Board, BusNumbers, PortKind, RootPortSpec};
 use pellucid_partition::{Bdf, Gsi};
 use pellucid_passthrough::{Admitted, Inventory};
 
@@ -190,8 +190,8 @@ impl Topology {
             return Err(TopologyError::Domain { device });
         }
         let by = match device {
-            HOST_BRIDGE => Some("the host bridge"),
-            LPC => Some("the LPC bridge"),
+            Board::HOST_BRIDGE => Some("the host bridge"),
+            Board::LPC => Some("the LPC bridge"),
             other if before.contains(&other) => Some("another device"),
             other if self.ports.contains_key(&other) => Some("a port"),
             _ => None,
@@ -239,7 +239,7 @@ impl Topology {
             .keys()
             .chain(wanted)
             .copied()
-            .chain([HOST_BRIDGE, LPC])
+            .chain([Board::HOST_BRIDGE, Board::LPC])
             .collect();
         let first = |bdf: &Bdf| Bdf::of_devfn(0, bdf.bus(), bdf.devfn() & !7);
         self.stand_ins = there
@@ -270,8 +270,6 @@ impl Topology {
     }
 }
 
-const HOST_BRIDGE: Bdf = Bdf::of_devfn(0, 0, 0);
-const LPC: Bdf = Bdf::of_devfn(0, 0, 0x1f << 3);
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -97,6 +97,11 @@ pub struct BoardLines {
 }
 
 impl Board {
+    /// Where [`HostBridge`] is.
+    pub const HOST_BRIDGE: Bdf = Bdf::of_devfn(0, 0, 0x00);
+    /// Where [`Lpc`] is.
+    pub const LPC: Bdf = Bdf::of_devfn(0, 0, 0x1f << 3);
+
     /// Builds the board and registers it on the partition's buses and interrupt lines.
     pub fn attach(partition: &Populated, spec: BoardSpec) -> Result<Self, BoardError> {
         let interrupts = partition.interrupts();
@@ -257,8 +262,8 @@ fn place_functions(
 ) -> Result<Vec<Placed>, BoardError> {
     let refused = |bdf: Bdf| move |source: PciError| BoardError::Pci { bdf, source };
     let own: [(Bdf, Arc<dyn ConfigHandler>); 2] = [
-        (HOST_BRIDGE, Arc::new(host_bridge)),
-        (LPC, Arc::new(Lpc::new(PM_BASE))),
+        (Board::HOST_BRIDGE, Arc::new(host_bridge)),
+        (Board::LPC, Arc::new(Lpc::new(PM_BASE))),
     ];
     let mut placed = Vec::with_capacity(own.len() + root_ports.len());
     for (bdf, function) in own {
@@ -270,8 +275,6 @@ fn place_functions(
     Ok(placed)
 }
 
-const HOST_BRIDGE: Bdf = Bdf::of_devfn(0, 0, 0x00);
-const LPC: Bdf = Bdf::of_devfn(0, 0, 0x1f << 3);
 const KEYBOARD_COMMAND: u16 = 0x64;
 const FAST_RESET: u16 = 0x92;
 const DIAGNOSTIC: u16 = 0x80;
