@@ -50,7 +50,7 @@ pub(crate) struct FirmwareHeld {
 pub(crate) struct Kept {
     path: PathBuf,
     file: File,
-    events: Option<EventSink>,
+    events: EventSink,
 }
 
 impl FirmwareSource {
@@ -112,7 +112,7 @@ impl FirmwareFiles {
             kept = Some(Kept {
                 path,
                 file,
-                events: Some(events.clone()),
+                events: events.clone(),
             });
         }
         if let Some(boot_file) = &self.boot_file {
@@ -149,8 +149,8 @@ impl FirmwareHeld {
 impl Kept {
     /// Passes on what happened, and tells the server's owner if it failed.
     fn tell(&self, done: io::Result<()>) -> io::Result<()> {
-        if let (Err(error), Some(events)) = (&done, &self.events) {
-            events(ServerEvent::VariablesLost {
+        if let Err(error) = &done {
+            (self.events)(ServerEvent::VariablesLost {
                 path: self.path.clone(),
                 cause: error.to_string(),
             });

@@ -149,7 +149,7 @@ impl Told {
                 continue;
             };
             let mut numbers = [0; 4];
-            pci.read(above, devfn(*port), BUS_NUMBERS, &mut numbers);
+            pci.read(above, port.devfn(), BUS_NUMBERS, &mut numbers);
             let [_, bus, last, _] = numbers;
             buses.insert(*home, Now { bus, last });
         }
@@ -188,7 +188,7 @@ impl Told {
                 for at in (0..width).step_by(4) {
                     pci.read(
                         bus,
-                        devfn(function.bdf),
+                        function.bdf.devfn(),
                         shape.place() + at as u16,
                         &mut register[at..at + 4],
                     );
@@ -229,10 +229,6 @@ fn bar_windows(layout: &Layout, ecam: &Range<u64>) -> PlacementWindows {
         memory64: top.next_multiple_of(1 << 30)..1 << address_bits(),
         ..PlacementWindows::of(layout)
     }
-}
-
-fn devfn(bdf: Bdf) -> u8 {
-    bdf.device() << 3 | bdf.function()
 }
 
 const FOUR_GIB: u64 = 1 << 32;
