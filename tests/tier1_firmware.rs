@@ -14,15 +14,19 @@ fn text(path: &Path) -> &str {
 
 /// Starts a server by the firmware `code` with the variables in `vars`.
 fn start(vmm: &Vmm, code: &Path, vars: &Path) -> Server {
-    let files = [
+    start_with(vmm, &files(code, vars))
+}
+
+/// The words for firmware whose variables, if they are not there, come from the tests' own template.
+fn files<'a>(code: &'a Path, vars: &'a Path) -> [&'a str; 6] {
+    [
         "--firmware",
         text(code),
         "--vars",
         text(vars),
         "--vars-template",
         rom::TEMPLATE,
-    ];
-    start_with(vmm, &files)
+    ]
 }
 
 /// A machine that has /dev/kvm need not have SMBIOS tables.
@@ -114,14 +118,7 @@ fn a_second_server_with_the_same_variables_is_refused() {
     let (code, vars) = (rom::file(&vmm, &rom::PROGRAMS), vmm.path("vars.fd"));
     let mut server = start(&vmm, &code, &vars);
     server.says("*");
-    let files = [
-        "--firmware",
-        text(&code),
-        "--vars",
-        text(&vars),
-        "--vars-template",
-        rom::TEMPLATE,
-    ];
+    let files = files(&code, &vars);
     let parts = [
         text(&vars),
         "another logical server uses these variables",
@@ -179,14 +176,7 @@ fn files_that_do_not_go_together_are_refused_by_name() {
     let other = vmm.file("other_CODE.fd", &[0x90; 0x1e_0000]);
     let other = ["--firmware", text(&other), "--vars-template", rom::TEMPLATE];
     refuses(&other, &[rom::TEMPLATE, "540672 bytes", "131072", "same build"]);
-    let folder = [
-        "--firmware",
-        text(&code),
-        "--vars",
-        "/nonexistent/vars.fd",
-        "--vars-template",
-        rom::TEMPLATE,
-    ];
+    let folder = files(&code, Path::new("/nonexistent/vars.fd"));
     refuses(&folder, &["/nonexistent/vars.fd", "cannot be made", "folder"]);
     let path = [
         "--firmware",
@@ -211,14 +201,7 @@ fn a_boot_file_is_in_the_boot_order_before_the_firmware_runs() {
     let vmm = Vmm::new();
     let (code, vars) = (rom::file(&vmm, &rom::ONCE), vmm.path("vars.fd"));
     for _ in 0..2 {
-        let files = [
-            "--firmware",
-            text(&code),
-            "--vars",
-            text(&vars),
-            "--vars-template",
-            rom::TEMPLATE,
-        ];
+        let files = files(&code, &vars);
         let boot = ["--boot-file", "/EFI/debian/shimx64.efi"];
         let mut server = start_with(&vmm, &[&files[..], &boot].concat());
         server.says("S\n");
