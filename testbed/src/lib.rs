@@ -3,14 +3,18 @@
 pub mod bench;
 mod cache;
 pub mod console;
+mod debugger;
 pub mod demo;
 pub mod disk;
 mod error;
 pub mod l1;
+mod look;
 pub mod machine;
 pub mod physical;
 mod product;
 mod progress;
+#[cfg(test)]
+mod script;
 pub mod setup;
 mod stale;
 pub mod suite;

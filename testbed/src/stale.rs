@@ -3,28 +3,30 @@
 //! the breakpoint that stood there for a moment, forever. QEMU forgets every translation when its debugger has made a step, which
 //! nothing in the machine can see. That is done here whenever a machine has shown no sign of life for a while.
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::collections::VecDeque;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use crate::debugger::Debugger;
+use crate::l1::fault::Fault;
+use crate::look::Look;
 
 /// When something was last heard of a machine. As a writer, it hears what is written.
 #[derive(Debug, Clone)]
 pub(crate) struct Signs(Arc<Mutex<Instant>>);
 
-/// Has a silent machine translated anew, until dropped.
+/// Looks at a silent machine and has it translated anew, until dropped.
 #[derive(Debug)]
 pub(crate) struct Watch {
+    looks: Arc<Mutex<Looks>>,
     /// Its drop ends the thread.
     ends: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
-
-/// A connection to the emulator's debugger. The machine stands still from its beginning to [`Debugger::leave`].
-struct Debugger(UnixStream);
 
 impl Signs {
     pub(crate) fn new() -> Self {
@@ -33,11 +35,11 @@ impl Signs {
 
     /// Something was heard.
     pub(crate) fn heard(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *locked(&self.0) = Instant::now();
     }
 
     fn last(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *locked(&self.0)
     }
 }
 
@@ -56,20 +58,68 @@ impl Watch {
     /// Watches the machine whose debugger listens at `socket`.
     pub(crate) fn start(socket: PathBuf, signs: Signs) -> Self {
         let (ends, ended) = channel::<()>();
+        let looks = Arc::new(Mutex::new(Looks::default()));
+        let kept = looks.clone();
         let thread = std::thread::spawn(move || {
             let mut patience = Patience::new();
             while ended.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-                if patience.is_over(signs.last(), Instant::now()) {
+                let last = signs.last();
+                if patience.is_over(last, Instant::now()) {
                     // What cannot be helped is reported as what it is by those who wait for the machine.
-                    let _ = retranslate(&socket);
+                    let _ = retranslate(&socket, last.elapsed(), |look| locked(&kept).add(last, look));
                 }
             }
         });
         Self {
+            looks,
             ends: Some(ends),
             thread: Some(thread),
         }
     }
+}
+
+impl Watch {
+    /// What the CPUs did in the longest silence since this was asked before, and the fault of the emulator that showed in any.
+    pub(crate) fn seen(&self) -> (Vec<String>, Option<Fault>) {
+        let looks = std::mem::take(&mut *locked(&self.looks));
+        let fault = looks.lost_interrupt.then_some(Fault::LostInterrupt);
+        (looks.longest.iter().map(Look::to_string).collect(), fault)
+    }
+}
+
+/// The last looks at a machine in a silence.
+#[derive(Debug, Default)]
+struct Looks {
+    kept: VecDeque<Look>,
+    /// The sign of life before it.
+    silence: Option<Instant>,
+    /// Those of the longest silence.
+    longest: VecDeque<Look>,
+    lost_interrupt: bool,
+}
+
+impl Looks {
+    /// A look at a machine whose last sign of life was at `last`.
+    fn add(&mut self, last: Instant, look: Look) {
+        if self.silence != Some(last) {
+            self.silence = Some(last);
+            self.kept.clear();
+        }
+        let mut earlier = self.kept.iter().filter(|earlier| earlier.silence < look.silence);
+        self.lost_interrupt |= earlier.any(|earlier| look.lost_interrupt(earlier));
+        self.kept.push_back(look);
+        if self.kept.len() > MOST_LOOKS {
+            self.kept.pop_front();
+        }
+        let length = |looks: &VecDeque<Look>| looks.back().map(|look| look.silence);
+        if length(&self.kept) >= length(&self.longest) {
+            self.longest.clone_from(&self.kept);
+        }
+    }
+}
+
+fn locked<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Watch {
@@ -115,130 +165,138 @@ impl Patience {
     }
 }
 
-/// Has the machine whose debugger listens at `socket` translated anew. It stands still for some milliseconds.
+/// Looks at the machine whose debugger listens at `socket`, some times a moment apart, and has it translated anew. It stands
+/// still for some milliseconds each time.
 ///
 /// # Errors
 /// No debugger listens there, or it does not answer as QEMU's does; the machine then goes on as it was.
-fn retranslate(socket: &Path) -> io::Result<()> {
-    let mut debugger = Debugger(UnixStream::connect(socket)?);
+fn retranslate(socket: &Path, silence: Duration, mut take: impl FnMut(Look)) -> io::Result<()> {
+    for _ in 1..LOOKS {
+        // The step is made whatever comes of the looks.
+        let _ = look_alone(socket, silence).map(&mut take);
+        std::thread::sleep(BETWEEN);
+    }
+    look_and_step(socket, silence, take)
+}
+
+fn look_alone(socket: &Path, silence: Duration) -> io::Result<Look> {
+    let mut debugger = Debugger::connect(socket)?;
+    let look = look(&mut debugger, silence);
+    debugger.leave()?;
+    look
+}
+
+/// The last of the looks, and the step.
+fn look_and_step(socket: &Path, silence: Duration, take: impl FnOnce(Look)) -> io::Result<()> {
+    let mut debugger = Debugger::connect(socket)?;
+    let look = look(&mut debugger, silence);
     let stepped = debugger.step();
     let left = debugger.leave();
+    look.map(take)?;
     stepped.and(left)
 }
 
-impl Debugger {
-    /// One instruction of the first CPU. It is the only one that is asked: another's step would stop the machine once more, when
-    /// nobody is there to let it go.
-    fn step(&mut self) -> io::Result<()> {
-        self.0.set_read_timeout(Some(STEP))?;
-        self.ask("?")?;
-        let stepped = self.ask("vCont;s:1");
-        if stepped.is_err() {
-            // It sleeps. The interrupt of the debugger's protocol stops the machine again.
-            self.0.write_all(&[3])?;
-            self.answer()?;
-        }
-        stepped.map(drop)
-    }
-
-    /// Lets the machine go on.
-    fn leave(&mut self) -> io::Result<()> {
-        match self.ask("D")?.as_str() {
-            "OK" => Ok(()),
-            other => Err(io::Error::other(format!("the debugger did not leave: {other:?}"))),
-        }
-    }
-
-    fn ask(&mut self, request: &str) -> io::Result<String> {
-        let sum = request.bytes().fold(0_u8, u8::wrapping_add);
-        self.0.write_all(format!("+${request}#{sum:02x}").as_bytes())?;
-        self.answer()
-    }
-
-    /// What stands between `$` and `#`; two digits of a sum follow.
-    fn answer(&mut self) -> io::Result<String> {
-        while self.byte()? != b'$' {}
-        let mut answer = Vec::new();
-        loop {
-            match self.byte()? {
-                b'#' => break,
-                byte if answer.len() < LONGEST => answer.push(byte),
-                _ => return Err(io::ErrorKind::InvalidData.into()),
-            }
-        }
-        self.byte()?;
-        self.byte()?;
-        Ok(String::from_utf8_lossy(&answer).into_owned())
-    }
-
-    fn byte(&mut self) -> io::Result<u8> {
-        let mut byte = [0];
-        self.0.read_exact(&mut byte)?;
-        Ok(byte[0])
-    }
+/// What the CPUs of a machine that stands still do.
+fn look(debugger: &mut Debugger, silence: Duration) -> io::Result<Look> {
+    let registers = debugger.monitor("info registers -a")?;
+    let mut failed = Ok(());
+    let look = Look::read(silence, &registers, |cpu| {
+        let printed = debugger.monitor(&format!("info lapic {cpu}"));
+        printed.unwrap_or_else(|error| {
+            failed = Err(error);
+            String::new()
+        })
+    });
+    failed.map(|()| look)
 }
 
 const TICK: Duration = Duration::from_secs(1);
 /// Longer than what runs here is silent when it works, shorter than what waits for it would bear.
 const FIRST: Duration = Duration::from_secs(15);
-/// Until the next interrupt of a machine that sleeps, on a host that is busy.
-const STEP: Duration = Duration::from_secs(5);
-/// Far more than a stop is told in.
-const LONGEST: usize = 4096;
+/// Whether a CPU stands or goes in a circle shows in this many looks.
+const LOOKS: u32 = 3;
+const BETWEEN: Duration = Duration::from_millis(50);
+/// Those of the five silences that a test's wait has time for.
+const MOST_LOOKS: usize = 15;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::net::UnixListener;
+    use crate::script::{printed, request, scripted};
 
-    /// A debugger that takes these requests, each with its answer, and returns what it was asked.
-    fn scripted(
-        answers: &'static [(&'static str, &'static str)],
-    ) -> (tempfile::TempDir, PathBuf, JoinHandle<Vec<String>>) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("d");
-        let listener = UnixListener::bind(&path).unwrap();
-        let thread = std::thread::spawn(move || {
-            let (stream, _) = listener.accept().unwrap();
-            let mut debugger = Debugger(stream);
-            let mut asked = Vec::new();
-            for (request, answer) in answers {
-                let found = if *request == "\u{3}" {
-                    while debugger.byte().unwrap() != 3 {}
-                    "\u{3}".to_owned()
-                } else {
-                    debugger.answer().unwrap()
-                };
-                asked.push(found);
-                if !answer.is_empty() {
-                    debugger.0.write_all(format!("+${answer}#00").as_bytes()).unwrap();
-                }
-            }
-            asked
-        });
-        (folder, path, thread)
+    fn says(answer: &str) -> Vec<String> {
+        vec![answer.to_owned()]
+    }
+
+    const RUNNING: &str = "CPU#0\nRIP=0000000000001000 RFL=00000202 CPL=0 HLT=0\n";
+
+    #[test]
+    fn a_silent_machine_is_looked_at_and_stepped_and_let_go() {
+        let (_folder, path, asked) = scripted(vec![
+            ("?", says("T05")),
+            ("registers", printed(RUNNING)),
+            ("controller", printed("ISR\t 251 \n")),
+            ("vCont;s:1", says("T05thread:01;")),
+            ("D", says("OK")),
+        ]);
+        let mut looks = Vec::new();
+        look_and_step(&path, Duration::from_secs(15), |look| {
+            looks.push(look.to_string())
+        })
+        .unwrap();
+        let registers = request("info registers -a");
+        let controller = request("info lapic 0");
+        assert_eq!(
+            asked.join().unwrap(),
+            ["?", &registers, &controller, "vCont;s:1", "D"]
+        );
+        assert_eq!(looks.len(), 1);
+        assert!(looks[0].contains("CPU 0 ran at 0x1000") && looks[0].contains("vector 251 in service"));
     }
 
     #[test]
-    fn a_step_is_made_and_the_machine_let_go() {
-        let (_folder, path, asked) = scripted(&[("?", "T05"), ("vCont;s:1", "T05thread:01;"), ("D", "OK")]);
-        retranslate(&path).unwrap();
-        assert_eq!(asked.join().unwrap(), ["?", "vCont;s:1", "D"]);
+    fn a_machine_whose_monitor_refuses_is_let_go_too() {
+        let (_folder, path, asked) = scripted(vec![
+            ("?", says("T05")),
+            ("registers", says("E01")),
+            ("vCont;s:1", says("T05thread:01;")),
+            ("D", says("OK")),
+        ]);
+        let mut looks = 0;
+        let done = look_and_step(&path, Duration::from_secs(15), |_| looks += 1);
+        assert!(done.unwrap_err().to_string().contains("E01"));
+        assert_eq!((looks, asked.join().unwrap().len()), (0, 4));
+    }
+
+    fn stuck(silence: u64) -> Look {
+        let halted = RUNNING.replace("HLT=0", "HLT=1");
+        Look::read(Duration::from_secs(silence), &halted, |_| {
+            "ISR\t 251 \n".to_owned()
+        })
     }
 
     #[test]
-    fn a_machine_that_sleeps_is_let_go_too() {
-        let (_folder, path, asked) =
-            scripted(&[("?", "T05"), ("vCont;s:1", ""), ("\u{3}", "T02"), ("D", "OK")]);
-        assert!(retranslate(&path).is_err(), "no step was made");
-        assert_eq!(asked.join().unwrap(), ["?", "vCont;s:1", "\u{3}", "D"]);
+    fn an_interrupt_is_lost_when_a_later_moment_of_the_same_silence_finds_it_so_too() {
+        let (sign, other) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        let found = |added: &[(Instant, u64)]| {
+            let mut looks = Looks::default();
+            added
+                .iter()
+                .for_each(|&(last, silence)| looks.add(last, stuck(silence)));
+            looks.lost_interrupt
+        };
+        assert!(found(&[(sign, 15), (sign, 15), (sign, 30)]));
+        assert!(!found(&[(sign, 15), (sign, 15), (sign, 15)]));
+        assert!(!found(&[(sign, 15), (other, 30)]));
     }
 
     #[test]
-    fn no_debugger_and_one_that_talks_nonsense_are_errors() {
-        assert!(retranslate(Path::new("/nonexistent/d")).is_err());
-        let (_folder, path, _asked) = scripted(&[("?", "T05"), ("vCont;s:1", "T05"), ("D", "E22")]);
-        assert!(retranslate(&path).unwrap_err().to_string().contains("E22"));
+    fn the_last_looks_of_the_longest_silence_are_kept() {
+        let (mut looks, sign) = (Looks::default(), Instant::now());
+        (0..40).for_each(|silence| looks.add(sign, stuck(silence)));
+        looks.add(sign + Duration::from_secs(60), stuck(15));
+        assert_eq!(looks.longest.len(), MOST_LOOKS);
+        assert_eq!(looks.longest.back().unwrap().silence, Duration::from_secs(39));
     }
 
     #[test]

@@ -204,6 +204,11 @@ fn a_machine_that_is_switched_off_leaves_no_folder() {
 
 /// Runs scripts as test binaries in scripted machines; returns the rows and the boots.
 fn session(manner: Manner, scripts: &[&str]) -> (Vec<Row>, usize) {
+    session_for(manner, Duration::from_secs(2), scripts)
+}
+
+/// The same, where a binary may say nothing for `guard`.
+fn session_for(manner: Manner, guard: Duration, scripts: &[&str]) -> (Vec<Row>, usize) {
     let folder = tempfile::tempdir().unwrap();
     let testbed = scripted::testbed(folder.path(), manner);
     let suite = Suite {
@@ -211,7 +216,7 @@ fn session(manner: Manner, scripts: &[&str]) -> (Vec<Row>, usize) {
         tiers: Vec::new(),
         target: None,
         emulated: true,
-        guard: Duration::from_secs(2),
+        guard,
         strict: true,
     };
     let mut session = Session::new(&suite, &testbed, Progress::Quiet);
@@ -284,6 +289,25 @@ fn a_fault_of_the_emulator_is_rerun_and_counted() {
     );
     assert_eq!(rows[0].reruns, [Fault::LockAssertion; 2]);
     assert_eq!(boots, 3);
+}
+
+#[test]
+fn a_crash_of_the_emulator_is_rerun_and_counted() {
+    let (rows, boots) = session(Manner::CrashesTwice, &[PASSES]);
+    assert_eq!((rows[0].tally.passed, rows[0].tally.failed, boots), (3, 0, 3));
+    assert_eq!(rows[0].reruns, [Fault::Crash; 2]);
+}
+
+/// Takes the 31 seconds in which a silent machine is looked at a second time.
+#[test]
+fn a_failure_beside_a_processor_that_sleeps_with_an_interrupt_in_service_is_rerun() {
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("failed");
+    let mark = mark.display();
+    let once = format!("if test -e {mark}; then {PASSES}; else touch {mark}; sleep 31; exit 101; fi");
+    let (rows, boots) = session_for(Manner::StuckOnce, Duration::from_secs(60), &[&once]);
+    assert_eq!((rows[0].tally.passed, rows[0].tally.failed, boots), (3, 0, 2));
+    assert_eq!(rows[0].reruns, [Fault::LostInterrupt]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::l1::L1;
 use crate::l1::channel::Event;
 use crate::l1::fault::{self, Fault};
 use crate::setup::program::last_lines;
+use crate::stale::Watch;
 
 impl L1 {
     /// Whether the machine's agent answers within `limit`.
@@ -49,13 +50,11 @@ impl L1 {
     pub(crate) fn ended(&mut self, during: &str) -> L1Error {
         self.keep = true;
         self.wait_for_end(Duration::from_secs(10));
-        let status = match self.emulator.try_wait() {
-            Ok(Some(status)) => status.to_string(),
-            _ => "its channels closed".to_owned(),
-        };
+        let status = self.emulator.try_wait().ok().flatten();
         let emulator = self.log("emulator.log");
         let console = self.log("console.log");
-        let fault = fault::in_logs(&emulator, &console);
+        let fault = fault::in_logs(&emulator, &console).or(status.and_then(fault::crash));
+        let status = status.map_or("its channels closed".to_owned(), |status| status.to_string());
         let detail = match fault::last_sign(&console) {
             Some(sign) => sign.to_owned(),
             None if emulator.trim().is_empty() => last_lines(&console, 4),
@@ -84,6 +83,11 @@ impl L1 {
             log: self.console_log(),
             fault,
         }
+    }
+
+    /// What the CPUs did in the longest silence since this was asked before, and the fault of the emulator that showed in any.
+    pub(crate) fn silences(&self) -> (Vec<String>, Option<Fault>) {
+        self.watch.as_ref().map(Watch::seen).unwrap_or_default()
     }
 
     /// What the kernel wrote to its console so far.

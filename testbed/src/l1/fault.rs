@@ -2,7 +2,11 @@
 //! anything else that ends a machine is reported as it is and never rerun.
 
 use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::Duration;
+
+use rustix::process::Signal;
 
 /// A known fault of the emulator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -10,6 +14,8 @@ use std::time::Duration;
 pub enum Fault {
     /// QEMU 10 and 11 abort when a nested guest's CR8 write raises an interrupt.
     LockAssertion,
+    /// The emulator died of a signal that nobody sent it.
+    Crash,
     /// The physical server's kernel died, which it does while nesting two CPUs.
     KernelPanic,
     /// The physical server stopped answering; a lost interrupt leaves it so.
@@ -20,6 +26,8 @@ pub enum Fault {
     /// The physical server answers, but its kernel waits for itself: a grace period of RCU does not end. A program
     /// cannot cause that; a processor that lost an interrupt can.
     Stall,
+    /// A CPU of the physical server slept with an interrupt in service: no interrupt below that reaches it any more.
+    LostInterrupt,
     /// A guest died of what neither it nor its test did: its CPU left its code, or its kernel found its own stack overwritten.
     /// The same happens to the physical server's kernel ([`Fault::KernelPanic`]).
     GuestDeath,
@@ -29,6 +37,10 @@ impl fmt::Display for Fault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LockAssertion => out.write_str("the emulator aborted (interrupt raised without its lock)"),
+            Self::Crash => out.write_str("the emulator crashed"),
+            Self::LostInterrupt => {
+                out.write_str("a processor of the emulated server slept with an interrupt in service")
+            }
             Self::KernelPanic => out.write_str("the emulated server's kernel died"),
             Self::Hang { spinning: true } => out.write_str("the emulated server spun without answering"),
             Self::GuestDeath => out.write_str("a guest died that nobody had let die"),
@@ -44,6 +56,13 @@ pub fn in_logs(emulator: &str, console: &str) -> Option<Fault> {
         return Some(Fault::LockAssertion);
     }
     last_sign(console).map(|_| Fault::KernelPanic)
+}
+
+/// The crash that the end of the emulator's process tells of. The testbed itself ends it by other signals.
+pub(crate) fn crash(status: ExitStatus) -> Option<Fault> {
+    let signal = Signal::from_named_raw(status.signal()?)?;
+    let crashes = [Signal::SEGV, Signal::BUS, Signal::ILL, Signal::ABORT, Signal::FPE];
+    crashes.contains(&signal).then_some(Fault::Crash)
 }
 
 /// The death of a guest that a line of its VMM or of its console tells of.
@@ -153,6 +172,16 @@ mod tests {
             None
         );
         assert_eq!(in_logs("", "test panicked at src/lib.rs"), None);
+    }
+
+    #[test]
+    fn an_emulator_that_crashed_is_told_from_one_that_was_ended() {
+        let ended = |signal: Signal| crash(ExitStatus::from_raw(signal.as_raw()));
+        assert_eq!(ended(Signal::SEGV), Some(Fault::Crash));
+        assert_eq!(ended(Signal::ABORT), Some(Fault::Crash));
+        assert_eq!(ended(Signal::TERM), None);
+        assert_eq!(ended(Signal::KILL), None);
+        assert_eq!(crash(ExitStatus::from_raw(1 << 8)), None);
     }
 
     #[test]

@@ -168,7 +168,7 @@ impl<'l1> Running<'l1> {
             return self.l1.hung(&format!("{during} and was to be killed"), limit);
         }
         self.l1.keep_folder();
-        let fault = fault::stall(&self.l1.console(), &place);
+        let fault = fault::stall(&self.l1.console(), &place).or(self.l1.silences().1);
         let detail = if place.is_empty() {
             "no task was left".to_owned()
         } else {

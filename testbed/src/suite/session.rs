@@ -65,7 +65,15 @@ impl<'a> Session<'a> {
                     continue;
                 }
                 Ok(status) => {
-                    let tally = counter.finish(status == 0);
+                    let failed = status != 0;
+                    if failed
+                        && let Some(fault) = self.look_back()
+                        && row.reruns.len() < MOST_RERUNS
+                    {
+                        self.runs_again(binary, &mut row, fault);
+                        continue;
+                    }
+                    let tally = counter.finish(!failed);
                     if tally.failed > 0 {
                         self.running = None;
                     }
@@ -89,6 +97,16 @@ impl<'a> Session<'a> {
                 }
             }
         }
+    }
+
+    /// Says what the server's CPUs did in the longest silence while tests failed; returns the emulator's fault that showed then.
+    fn look_back(&mut self) -> Option<Fault> {
+        let (_, l1) = self.running.as_mut()?;
+        let (looks, fault) = l1.silences();
+        if !looks.is_empty() {
+            self.progress.say(format!("the server {}", looks.join("\n")));
+        }
+        fault
     }
 
     /// Says and counts that `binary` is run once more, which it is in a new server.

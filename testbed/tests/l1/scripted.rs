@@ -22,6 +22,10 @@ pub(crate) enum Manner {
     Aborts,
     /// Aborts so in its first two lives.
     AbortsTwice,
+    /// Crashes when a job starts, in its first two lives.
+    CrashesTwice,
+    /// In its first life, a CPU sleeps with an interrupt in service, as its debugger tells.
+    StuckOnce,
     /// Starts a job and then answers nothing.
     Deaf,
     /// Answers, but a task of the job waits for the kernel's own processors.
@@ -68,7 +72,9 @@ pub(crate) fn play() {
     let life: u32 = std::env::var("SCRIPTED_LIFE").unwrap().trim().parse().unwrap();
     let manner = match std::env::var("SCRIPTED_MANNER").unwrap().as_str() {
         "AbortsTwice" if life <= 2 => "Aborts".to_owned(),
-        "AbortsTwice" => "Good".to_owned(),
+        "CrashesTwice" if life <= 2 => "Crashes".to_owned(),
+        "StuckOnce" if life == 1 => "Stuck".to_owned(),
+        "AbortsTwice" | "CrashesTwice" | "StuckOnce" => "Good".to_owned(),
         other => other.to_owned(),
     };
     let input = UnixListener::bind(folder.join("stdin")).unwrap();
@@ -82,7 +88,44 @@ pub(crate) fn play() {
         control: Mutex::new(control.try_clone().unwrap()),
         input,
     };
+    if manner == "Stuck" {
+        let debugger = UnixListener::bind(agent.folder.join("debugger")).unwrap();
+        std::thread::spawn(move || {
+            for stream in debugger.incoming() {
+                // Whoever asks goes away when it has what it wants.
+                let _ = debug(stream.unwrap());
+            }
+        });
+    }
     agent.run(control, &manner);
+}
+
+/// Answers as QEMU's debugger does for a machine of one CPU that sleeps with an interrupt in service.
+fn debug(stream: UnixStream) -> std::io::Result<()> {
+    let mut requests = BufReader::new(stream.try_clone()?).split(b'#');
+    let mut stream = stream;
+    let hex = |text: &str| -> String { text.bytes().map(|byte| format!("{byte:02x}")).collect() };
+    let (registers, controller) = (hex("info registers -a"), hex("info lapic 0"));
+    while let Some(request) = requests.next().transpose()? {
+        let request = String::from_utf8_lossy(&request);
+        let request = request.rsplit('$').next().unwrap_or_default();
+        let answers = match request.strip_prefix("qRcmd,") {
+            Some(command) if command == registers => {
+                let printed = "CPU#0\nRIP=ffffffff95e4e8cb RFL=00000206 CPL=0 HLT=1\n";
+                vec![format!("O{}", hex(printed)), "OK".to_owned()]
+            }
+            Some(command) if command == controller => {
+                vec![format!("O{}", hex("ISR\t 251 \nIRR\t 236 \n")), "OK".to_owned()]
+            }
+            Some(_) => vec!["E01".to_owned()],
+            None if request == "D" => vec!["OK".to_owned()],
+            None => vec!["T05thread:01;".to_owned()],
+        };
+        for answer in answers {
+            stream.write_all(format!("+${answer}#00").as_bytes())?;
+        }
+    }
+    Ok(())
 }
 
 struct Agent {
@@ -106,6 +149,7 @@ impl Agent {
                     eprintln!("ERROR:cpus.c:504:tcg_handle_interrupt: assertion failed: (bql_locked())");
                     std::process::abort();
                 }
+                ("run", "Crashes") => std::process::abort(),
                 ("run", _) => {
                     let (agent, group) = (Arc::clone(&agent), Arc::clone(&group));
                     let (id, source) = (words[1].to_owned(), words[2].to_owned());

@@ -1,0 +1,177 @@
+//! What the CPUs of a machine did at a moment, as the emulator's monitor tells it: evidence of why a machine is silent.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A machine at a moment of a silence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// How long it had been silent.
+    pub(crate) silence: Duration,
+    /// In the order of their numbers.
+    pub(crate) cpus: Vec<Cpu>,
+}
+
+/// A CPU. In a virtual machine of the machine's own, its registers are the guest's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Cpu {
+    halted: bool,
+    user: bool,
+    instruction: u64,
+    stack: u64,
+    space: u64,
+    flags: u64,
+    /// The vector of the highest interrupt that was taken and not ended.
+    in_service: Option<u8>,
+    /// The highest that waits.
+    requested: Option<u8>,
+}
+
+impl Look {
+    /// Reads what `info registers -a` printed, and `info lapic N` for each CPU.
+    pub(crate) fn read(
+        silence: Duration,
+        registers: &str,
+        mut controller: impl FnMut(usize) -> String,
+    ) -> Self {
+        let cpus = registers.split("CPU#").skip(1).enumerate();
+        let cpus = cpus
+            .map(|(number, text)| Cpu::read(text, &controller(number)))
+            .collect();
+        Self { silence, cpus }
+    }
+
+    /// A CPU that is halted with an interrupt in service, as it was in `earlier`. Kernels end the service before they do
+    /// anything else, so an emulator that shows this has lost that, or has taken an interrupt that it did not deliver.
+    pub(crate) fn lost_interrupt(&self, earlier: &Self) -> bool {
+        let pairs = self.cpus.iter().zip(&earlier.cpus);
+        let stuck = |cpu: &Cpu| cpu.in_service.filter(|_| cpu.halted);
+        pairs
+            .filter_map(|(cpu, before)| Some((stuck(cpu)?, stuck(before)?)))
+            .any(|(vector, before)| vector == before)
+    }
+}
+
+impl Cpu {
+    fn read(registers: &str, controller: &str) -> Self {
+        let of = |name: &str| number_after(registers, name).unwrap_or_default();
+        Self {
+            halted: of("HLT=") == 1,
+            user: of("CPL=") == 3,
+            instruction: of("RIP=").max(of("EIP=")),
+            stack: of("RSP=").max(of("ESP=")),
+            space: of("CR3="),
+            flags: of("RFL=").max(of("EFL=")),
+            in_service: highest_of(controller, "ISR"),
+            requested: highest_of(controller, "IRR"),
+        }
+    }
+}
+
+impl fmt::Display for Look {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "after {} s of silence:", self.silence.as_secs())?;
+        for (number, cpu) in self.cpus.iter().enumerate() {
+            write!(out, "\n  CPU {number} {cpu}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Cpu {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let does = if self.halted { "halted" } else { "ran" };
+        let mode = if self.user { "a program" } else { "a kernel" };
+        write!(
+            out,
+            "{does} at {:#x} of {mode}, rsp {:#x}, cr3 {:#x}, rflags {:#x}",
+            self.instruction, self.stack, self.space, self.flags
+        )?;
+        if let Some(vector) = self.in_service {
+            write!(out, ", vector {vector} in service")?;
+        }
+        if let Some(vector) = self.requested {
+            write!(out, ", vector {vector} requested")?;
+        }
+        Ok(())
+    }
+}
+
+/// The hexadecimal number behind the first `name`.
+fn number_after(text: &str, name: &str) -> Option<u64> {
+    let (_, rest) = text.split_once(name)?;
+    let end = rest.find(|digit: char| !digit.is_ascii_hexdigit());
+    u64::from_str_radix(&rest[..end.unwrap_or(rest.len())], 16).ok()
+}
+
+/// The highest vector in the line of a register of the interrupt controller, which lists them, each perhaps with marks behind it.
+fn highest_of(controller: &str, register: &str) -> Option<u8> {
+    let line = controller.lines().find_map(|line| line.strip_prefix(register))?;
+    let vectors = line.split(|letter: char| !letter.is_ascii_digit());
+    vectors.filter_map(|vector| vector.parse().ok()).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a server that hung, as QEMU 10.0.2 printed it, and shortened.
+    const REGISTERS: &str = "\nCPU#0\n\
+        RAX=ffffffff95e4e760 RBX=0000000000000000 RCX=7fffffdfd0f81aff RDX=4000000000000000\n\
+        RSI=0000000000000000 RDI=000000000007b694 RBP=ffffffff96e1aa40 RSP=ffffffff96e03e90\n\
+        RIP=ffffffff95e4e8cb RFL=00000206 [-----P-] CPL=0 II=0 A20=1 SMM=0 HLT=1\n\
+        CR0=80050033 CR2=0000000000583157 CR3=0000000103b4e000 CR4=00751ef0\n\
+        \nCPU#1\n\
+        RSI=0000000000000000 RDI=000000000007b694 RBP=ffffffff96e1aa40 RSP=00007ffd0c59b3a8\n\
+        RIP=000056228f3bda80 RFL=00000202 [-------] CPL=3 II=0 A20=1 SMM=0 HLT=0\n\
+        CR0=80050033 CR2=0000000000583157 CR3=0000000103f92000 CR4=00751ef0\n";
+    const STUCK: &str = "dumping local APIC state for CPU 0\n\n\
+        SPIV\t 0x000001ff APIC enabled, focus=off, spurious vec 255\n\
+        ISR\t 251 \nIRR\t 35 236 \n\nAPR 0x00 TPR 0x00 DFR 0x0f LDR 0x01 PPR 0xf0\n";
+    const QUIET: &str = "ISR\t (none)\nIRR\t (none)\n";
+
+    fn look(first: &str) -> Look {
+        Look::read(Duration::from_secs(30), REGISTERS, |cpu| {
+            if cpu == 0 { first } else { QUIET }.to_owned()
+        })
+    }
+
+    #[test]
+    fn what_each_cpu_did_is_read_and_told() {
+        let told = look(STUCK).to_string();
+        assert_eq!(
+            told,
+            "after 30 s of silence:\n  CPU 0 halted at 0xffffffff95e4e8cb of a kernel, rsp 0xffffffff96e03e90, cr3 0x103b4e000, \
+             rflags 0x206, vector 251 in service, vector 236 requested\n  CPU 1 ran at 0x56228f3bda80 of a program, \
+             rsp 0x7ffd0c59b3a8, cr3 0x103f92000, rflags 0x202"
+        );
+    }
+
+    #[test]
+    fn a_cpu_that_sleeps_with_an_interrupt_in_service_twice_has_lost_one() {
+        assert!(look(STUCK).lost_interrupt(&look(STUCK)));
+        for (now, before) in [(STUCK, QUIET), (QUIET, STUCK), (QUIET, QUIET)] {
+            assert!(!look(now).lost_interrupt(&look(before)));
+        }
+        let other = STUCK.replace("251", "252");
+        assert!(!look(&other).lost_interrupt(&look(STUCK)));
+    }
+
+    #[test]
+    fn a_cpu_at_work_may_have_one_in_service() {
+        let running = REGISTERS.replace("HLT=1", "HLT=0");
+        let look = Look::read(Duration::ZERO, &running, |_| STUCK.to_owned());
+        assert!(!look.lost_interrupt(&look));
+    }
+
+    #[test]
+    fn nonsense_is_no_cpu() {
+        assert!(
+            Look::read(Duration::ZERO, "unknown command", |_| String::new())
+                .cpus
+                .is_empty()
+        );
+        let odd = Look::read(Duration::ZERO, "CPU#0 RIP=zz HLT=", |_| "ISR 999".to_owned());
+        assert_eq!(odd.cpus[0].in_service, None);
+    }
+}
