@@ -41,18 +41,23 @@ impl Debugger {
         }
     }
 
-    /// One instruction of the first CPU. It is the only one that is asked: another's step would stop the machine once more, when
-    /// nobody is there to let it go.
-    pub(crate) fn step(&mut self) -> io::Result<()> {
+    /// One instruction of this CPU. No other is asked: its step would stop the machine once more, when nobody is there to let it go.
+    ///
+    /// # Errors
+    /// There is no such CPU, or it sleeps; then no step was made.
+    pub(crate) fn step(&mut self, cpu: usize) -> io::Result<()> {
         self.bears(STEP)?;
-        let stepped = self.ask("vCont;s:1");
+        let stepped = self.ask(&format!("vCont;s:{:x}", cpu + 1));
         if stepped.is_err() {
-            // It sleeps. The interrupt of the debugger's protocol stops the machine again.
+            // The interrupt of the debugger's protocol stops the machine again.
             self.0.get_mut().write_all(&[3])?;
             self.answer()?;
         }
         self.bears(ANSWER)?;
-        stepped.map(drop)
+        match stepped?.as_str() {
+            stop if stop.starts_with('T') || stop.starts_with('S') => Ok(()),
+            other => Err(io::Error::other(format!("no step was made: {other:?}"))),
+        }
     }
 
     /// Lets the machine go on.
@@ -127,7 +132,7 @@ mod tests {
 
     fn steps(path: &Path) -> io::Result<()> {
         let mut debugger = Debugger::connect(path)?;
-        let stepped = debugger.step();
+        let stepped = debugger.step(0);
         let left = debugger.leave();
         stepped.and(left)
     }
@@ -153,6 +158,15 @@ mod tests {
         ]);
         assert!(steps(&path).is_err(), "no step was made");
         assert_eq!(asked.join().unwrap(), ["?", "vCont;s:1", "\u{3}", "D"]);
+    }
+
+    #[test]
+    fn another_cpu_is_named_as_the_protocol_counts_and_one_that_is_not_there_is_an_error() {
+        let script = vec![("?", says("T05")), ("step", says("E22"))];
+        let (_folder, path, asked) = scripted(script);
+        let mut debugger = Debugger::connect(&path).unwrap();
+        assert!(debugger.step(10).unwrap_err().to_string().contains("E22"));
+        assert_eq!(asked.join().unwrap(), ["?", "vCont;s:b"]);
     }
 
     #[test]

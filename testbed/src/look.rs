@@ -41,6 +41,11 @@ impl Look {
         Self { silence, cpus }
     }
 
+    /// The number of a CPU that is not halted.
+    pub(crate) fn running(&self) -> Option<usize> {
+        self.cpus.iter().position(|cpu| !cpu.halted)
+    }
+
     /// A CPU that is halted with an interrupt in service, as it was in `earlier`. Kernels end the service before they do
     /// anything else, so an emulator that shows this has lost that, or has taken an interrupt that it did not deliver.
     pub(crate) fn lost_interrupt(&self, earlier: &Self) -> bool {
@@ -155,6 +160,14 @@ mod tests {
         }
         let other = STUCK.replace("251", "252");
         assert!(!look(&other).lost_interrupt(&look(STUCK)));
+    }
+
+    #[test]
+    fn the_first_that_is_not_halted_runs() {
+        assert_eq!(look(QUIET).running(), Some(1));
+        let asleep = REGISTERS.replace("HLT=0", "HLT=1");
+        let look = Look::read(Duration::ZERO, &asleep, |_| QUIET.to_owned());
+        assert_eq!(look.running(), None);
     }
 
     #[test]

@@ -186,11 +186,13 @@ fn look_alone(socket: &Path, silence: Duration) -> io::Result<Look> {
     look
 }
 
-/// The last of the looks, and the step.
+/// The last of the looks, and the step: of a CPU that runs, because QEMU drops its translations only when a step was made, and one
+/// that sleeps makes none. If all of them sleep, none goes in a circle.
 fn look_and_step(socket: &Path, silence: Duration, take: impl FnOnce(Look)) -> io::Result<()> {
     let mut debugger = Debugger::connect(socket)?;
     let look = look(&mut debugger, silence);
-    let stepped = debugger.step();
+    let steps = look.as_ref().map_or(Some(0), Look::running);
+    let stepped = steps.map_or(Ok(()), |cpu| debugger.step(cpu));
     let left = debugger.leave();
     look.map(take)?;
     stepped.and(left)
@@ -252,6 +254,25 @@ mod tests {
         );
         assert_eq!(looks.len(), 1);
         assert!(looks[0].contains("CPU 0 ran at 0x1000") && looks[0].contains("vector 251 in service"));
+    }
+
+    #[test]
+    fn the_cpu_that_runs_is_stepped_and_none_that_sleeps() {
+        let asked_of = |registers: String, steps: &[(&'static str, Vec<String>)]| {
+            let cpus = registers.matches("CPU#").count();
+            let mut script = vec![("?", says("T05")), ("registers", printed(&registers))];
+            script.extend(vec![("controller", printed("ISR\t (none)\n")); cpus]);
+            script.extend(steps.iter().cloned());
+            script.push(("D", says("OK")));
+            let (_folder, path, asked) = scripted(script);
+            look_and_step(&path, Duration::from_secs(15), drop).unwrap();
+            asked.join().unwrap().split_off(2 + cpus)
+        };
+        let asleep = RUNNING.replace("HLT=0", "HLT=1");
+        let second = format!("{asleep}{}", RUNNING.replace("CPU#0", "CPU#1"));
+        let step = ("step", says("T05thread:02;"));
+        assert_eq!(asked_of(second, &[step]), ["vCont;s:2", "D"]);
+        assert_eq!(asked_of(asleep, &[]), ["D"]);
     }
 
     #[test]
