@@ -234,11 +234,11 @@ impl Examination {
         parts.into_iter().flatten().chain(&self.more)
     }
 
-    /// What the server would start without although it was asked for.
+    /// What the server would start without, or have elsewhere than the host, although that was not asked for.
     pub fn warnings(&self) -> impl Iterator<Item = &CheckWarning> {
-        self.identity
-            .iter()
-            .filter_map(|identity| identity.as_ref().err())
+        let identity = self.identity.iter();
+        let identity = identity.filter_map(|identity| identity.as_ref().err());
+        identity.chain(self.topology().into_iter().flat_map(Topology::warnings))
     }
 
     /// The SMBIOS tables that the guest would find, if any.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use pellucid_image::{FreeText, Smbios, SmbiosError, SmbiosShare, SmbiosTables};
-use pellucid_partition::Plan;
+use pellucid_partition::{Bdf, Plan};
 
 use crate::offer::Offer;
 use crate::topology::Topology;
@@ -29,7 +29,7 @@ pub struct SmbiosPolicyError {
     pub text: String,
 }
 
-/// Something that a server starts without although it was asked for.
+/// Something that a server starts without, or has elsewhere than the host, although that was not asked for.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckWarning {
@@ -38,6 +38,17 @@ pub enum CheckWarning {
         "the guest will have no SMBIOS tables, so no name, serial number or onboard devices of the machine: {0}"
     )]
     Smbios(#[source] SmbiosError),
+    /// A port of the host is at another address in the guest, which has one root bus.
+    #[error(
+        "the port {host} will be at {guest} in the guest, which has no root bus but 00; what is behind it keeps its address, so names by \
+         address and slot stay"
+    )]
+    Port {
+        /// Where it is on the host.
+        host: Bdf,
+        /// Where it will be.
+        guest: Bdf,
+    },
 }
 
 /// The tables of a server as planned, if it is to have any; or why it has none.

@@ -9,14 +9,17 @@ use pellucid_partition::{Bdf, Gsi};
 use pellucid_passthrough::{Admitted, Inventory};
 
 use crate::error::TopologyError;
+use crate::identity::CheckWarning;
 use crate::offer::Offer;
 use crate::spec::DeviceSource;
 use port::{PLAIN_PORT, identity, kind, port, slot_behind};
 
 /// Ports of a guest's PCI tree, and the check that every function has a place in it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Topology {
     ports: BTreeMap<Bdf, RootPortSpec>,
+    /// Host ports of other root buses than the guest's one, which have places of their own in the guest.
+    moved: Vec<CheckWarning>,
     places: Vec<Bdf>,
     /// Functions 0 that are not lent, of slots that others are lent of.
     stand_ins: BTreeSet<Bdf>,
@@ -44,6 +47,7 @@ impl Topology {
             }
         }
         let mut places: Vec<Bdf> = offers.iter().filter_map(|offer| offer.spec().wanted()).collect();
+        topology.gather_on_root_bus(&places)?;
         for (index, device) in places.iter().enumerate() {
             topology.admit(*device, &places[..index], &places)?;
         }
@@ -127,6 +131,11 @@ impl Topology {
         self.stand_ins.iter().copied()
     }
 
+    /// What is elsewhere than on the host although it was not asked for.
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = &CheckWarning> {
+        self.moved.iter()
+    }
+
     /// The ports before `bus`, outermost first.
     pub(crate) fn path(&self, bus: u8) -> Vec<Bdf> {
         let above = |bdf: &Bdf| self.port_above(bdf.bus()).filter(|above| above.bus() < bdf.bus());
@@ -181,6 +190,24 @@ impl Topology {
         };
         self.ports
             .insert(bdf, port(kind, identity(function), buses, slot));
+        Ok(())
+    }
+
+    /// Has the ports of the host's other root buses on the guest's one. What is behind them keeps its bus: a bus has one number in a domain,
+    /// whatever leads there.
+    fn gather_on_root_bus(&mut self, wanted: &[Bdf]) -> Result<(), TopologyError> {
+        let led_to: BTreeSet<u8> = self.ports.values().map(|port| port.buses.secondary).collect();
+        let strays = self
+            .ports
+            .extract_if(.., |bdf, _| bdf.bus() != 0 && !led_to.contains(&bdf.bus()));
+        for (host, mut port) in strays.collect::<Vec<_>>() {
+            let device = Bdf::of_devfn(0, port.buses.secondary, 0);
+            let guest = self.first_free(wanted).ok_or(TopologyError::NoPort { device })?;
+            port.buses.primary = guest.bus();
+            port.kind = PortKind::Root;
+            self.ports.insert(guest, port);
+            self.moved.push(CheckWarning::Port { host, guest });
+        }
         Ok(())
     }
 
@@ -274,12 +301,15 @@ impl Topology {
 mod tests {
     use super::*;
     use crate::spec::{DeviceSource, DeviceSpec};
+    use pellucid_chipset::{PciConfig, RootPort};
     use std::path::{Path, PathBuf};
+    use std::sync::Arc;
 
-    /// A host of files: a port at 00:02.0 with an NVMe controller behind it in slot 7, and a NIC on the root bus.
+    /// A host of files: a port at 00:02.0 with an NVMe controller behind it in slot 7, a NIC on the root bus, and a second root bus 5d with a
+    /// port to another controller.
     fn host(root: &Path) -> Inventory {
         let devices = root.join("sys/bus/pci/devices");
-        let real = root.join("sys/devices/pci0000:00");
+        let real = root.join("sys/devices");
         let add = |path: &str, vendor: &str, class: &str, config: &[u8]| {
             let place = real.join(path);
             std::fs::create_dir_all(&place).unwrap();
@@ -305,9 +335,22 @@ mod tests {
         };
         let mut bridge = [0; 64];
         (bridge[0x0e], bridge[0x19], bridge[0x1a]) = (1, 5, 6);
-        add("0000:00:02.0", "0x1b36", "0x060400", &bridge);
-        add("0000:00:02.0/0000:05:00.0", "0x1b36", "0x010802", &[0; 64]);
-        add("0000:00:19.0", "0x8086", "0x020000", &[0; 64]);
+        add("pci0000:00/0000:00:02.0", "0x1b36", "0x060400", &bridge);
+        add(
+            "pci0000:00/0000:00:02.0/0000:05:00.0",
+            "0x1b36",
+            "0x010802",
+            &[0; 64],
+        );
+        add("pci0000:00/0000:00:19.0", "0x8086", "0x020000", &[0; 64]);
+        (bridge[0x18], bridge[0x19], bridge[0x1a]) = (0x5d, 0x5e, 0x5e);
+        add("pci0000:5d/0000:5d:00.0", "0x8086", "0x060400", &bridge);
+        add(
+            "pci0000:5d/0000:5d:00.0/0000:5e:00.0",
+            "0x144d",
+            "0x010802",
+            &[0; 64],
+        );
         let slot = root.join("sys/bus/pci/slots/7");
         std::fs::create_dir_all(&slot).unwrap();
         std::fs::write(slot.join("address"), "0000:05:00\n").unwrap();
@@ -389,6 +432,35 @@ mod tests {
         assert_eq!(bdf.to_string(), "0000:00:02.0");
         assert_eq!((port.buses.secondary, port.buses.subordinate), (5, 6));
         assert_eq!((port.identity.vendor, port.slot), (0x1b36, Some(7)));
+    }
+
+    #[test]
+    fn a_device_below_another_root_bus_keeps_its_address_and_its_port_has_another_which_is_told() {
+        let tree = fit(&[("5e:00.0", None), ("05:00.0", None), ("00:19.0", Some("00:01.0"))]).unwrap();
+        let place = |bdf: &str| bdf.parse::<Bdf>().unwrap();
+        assert_eq!(tree.places()[0], place("5e:00.0"));
+        assert_eq!(
+            tree.path(0x5e),
+            [place("00:03.0")],
+            "00:01.0 and 00:02.0 are others'"
+        );
+        let (_, port) = tree.ports().find(|(bdf, _)| *bdf == place("00:03.0")).unwrap();
+        assert_eq!((port.buses.primary, port.buses.secondary), (0, 0x5e));
+        assert_eq!(port.identity.vendor, 0x8086, "it is the host's port");
+        let told: Vec<_> = tree.warnings().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 1);
+        assert!(
+            told[0].contains("0000:5d:00.0") && told[0].contains("0000:00:03.0"),
+            "{told:?}"
+        );
+        // The board, which knows buses by the ports that lead to them, takes them all.
+        let pci = Arc::new(PciConfig::new(0));
+        let placed = tree.ports().map(|(bdf, spec)| {
+            let port = Arc::new(RootPort::new(spec).unwrap());
+            pci.place_port(bdf, port).unwrap()
+        });
+        assert_eq!(placed.collect::<Vec<_>>().len(), 2);
+        assert_eq!(fit(&[("05:00.0", None)]).unwrap().warnings().count(), 0);
     }
 
     #[test]

@@ -5,8 +5,7 @@
 
 use std::error::Error;
 
-use pellucid_partition::StateDir;
-use pellucid_passthrough::{Inventory, IoSpace, IrqKind, RegionIndex, Served, Transport};
+use pellucid_passthrough::{Inventory, IoSpace, IrqKind, RegionIndex, Served, StateDir, Transport};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let name = std::env::args()

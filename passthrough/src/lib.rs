@@ -86,3 +86,6 @@ pub use standing::{Member, Standing};
 pub use transport::{IrqInfo, IrqKind, RegionIndex, RegionInfo, Transport};
 pub use vf::{MacAddress, VfError, VfSettings, VfToken, Vlan};
 pub use vfio_user::Served;
+
+/// Claims are kept in it; here so that this crate can be used alone.
+pub use pellucid_partition::StateDir;
