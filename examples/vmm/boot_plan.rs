@@ -30,7 +30,7 @@ pub(crate) fn print(arguments: &BootPlanArguments) -> Outcome {
     if arguments.json {
         let refusal = plan.as_ref().err().map(ToString::to_string);
         let plan = plan.as_ref().ok().map(without_menu);
-        println!(
+        say!(
             "{:#}",
             json!({ "disk": disk.name(), "boots": plan, "menu": menu, "refusal": refusal })
         );
@@ -43,7 +43,7 @@ pub(crate) fn print(arguments: &BootPlanArguments) -> Outcome {
     match plan {
         Ok(_) => Ok(Status::Done),
         Err(refusal) => {
-            eprintln!("vmm: {refusal}");
+            tell!("vmm: {refusal}");
             Ok(Status::HostFailed)
         }
     }
@@ -56,18 +56,18 @@ fn without_menu(plan: &BootPlan) -> serde_json::Value {
 }
 
 fn print_plan(disk: &BootDisk<DiskImage>, plan: &BootPlan) -> Result<(), DiscoverError> {
-    println!("boots    {} ({})", plan.title, plan.entry_id);
-    println!("because  {}", plan.why);
+    say!("boots    {} ({})", plan.title, plan.entry_id);
+    say!("because  {}", plan.why);
     let size = |file: &BootFile| {
         Ok(disk
             .open_file(file)?
             .map_or(0, |opened| opened.size().div_ceil(1024)))
     };
-    println!("kernel   {}, {} KiB", plan.kernel, size(&plan.kernel)?);
+    say!("kernel   {}, {} KiB", plan.kernel, size(&plan.kernel)?);
     for initrd in &plan.initrds {
-        println!("initrd   {initrd}, {} KiB", size(initrd)?);
+        say!("initrd   {initrd}, {} KiB", size(initrd)?);
     }
-    println!("cmdline  {}", plan.command_line);
+    say!("cmdline  {}", plan.command_line);
     Ok(())
 }
 
@@ -75,7 +75,7 @@ fn print_menu(menu: &BootMenu) {
     for (index, entry) in menu.entries.iter().enumerate() {
         let is_chosen = matches!(menu.choice, Choice::Entry { index: chosen, .. } if chosen == index);
         let mark = if is_chosen { '*' } else { ' ' };
-        println!(
+        say!(
             "entry  {mark} {} | {} | {}",
             entry.full_id(),
             entry.title,
@@ -83,7 +83,7 @@ fn print_menu(menu: &BootMenu) {
         );
     }
     for warning in &menu.warnings {
-        println!("warning  {warning}");
+        say!("warning  {warning}");
     }
 }
 

@@ -66,7 +66,7 @@ impl Clock {
         if let Some(path) = &self.file
             && let Err(error) = replace(path, self.offset)
         {
-            eprintln!(
+            tell!(
                 "vmm: {}: the guest's clock cannot be kept: {error}\r",
                 path.display()
             );

@@ -107,7 +107,7 @@ impl RawMode {
         let mut raw = before.clone();
         raw.make_raw();
         tcsetattr(STDIN.as_fd(), OptionalActions::Now, &raw)?;
-        eprintln!("console: press Ctrl-] to ask the guest to power off, twice to stop it\r");
+        tell!("console: press Ctrl-] to ask the guest to power off, twice to stop it\r");
         Ok(Some(Self { before }))
     }
 }
@@ -115,7 +115,7 @@ impl RawMode {
 impl Drop for RawMode {
     fn drop(&mut self) {
         if let Err(error) = tcsetattr(STDIN.as_fd(), OptionalActions::Drain, &self.before) {
-            eprintln!("vmm: the terminal could not be put back: {error}; type `reset`");
+            tell!("vmm: the terminal could not be put back: {error}; type `reset`");
         }
     }
 }
@@ -144,6 +144,6 @@ fn open_pty() -> io::Result<(File, OwnedFd)> {
     tcsetattr(&users, OptionalActions::Now, &raw)?;
     // A guest must not stop because nobody reads its console.
     rustix::io::ioctl_fionbio(&ours, true)?;
-    eprintln!("console: {}", name.to_string_lossy());
+    tell!("console: {}", name.to_string_lossy());
     Ok((File::from(ours), users))
 }

@@ -138,7 +138,7 @@ fn serve(listener: &UnixListener, stop: &Wake, requests: &Sender<Request>, wake:
         match poll(&mut fds, None) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
-            Err(error) => return eprintln!("vmm: nobody can ask for devices any more: {error}\r"),
+            Err(error) => return tell!("vmm: nobody can ask for devices any more: {error}\r"),
         }
         if !fds[1].revents().is_empty() {
             return;

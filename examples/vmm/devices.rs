@@ -8,17 +8,18 @@ use rustix::termios::tcgetwinsize;
 use serde_json::json;
 
 use crate::arguments::Format;
-use crate::{Outcome, Status};
+use crate::{Outcome, Status, output};
 
 /// Surveys the host's PCI functions and prints them.
 pub(crate) fn print(format: Format) -> Outcome {
     let (inventory, names) = (Inventory::survey()?, Names::survey());
     if format.json {
-        println!("{:#}", as_json(&inventory, &names));
+        say!("{:#}", as_json(&inventory, &names));
         return Ok(Status::Done);
     }
     let columns = tcgetwinsize(io::stdout()).map_or(PIPE_COLUMNS, |size| usize::from(size.ws_col));
-    print!("{}", as_text(&inventory, &names, columns.max(LEAST_COLUMNS)));
+    let text = as_text(&inventory, &names, columns.max(LEAST_COLUMNS));
+    output::out(format_args!("{text}"));
     Ok(Status::Done)
 }
 

@@ -26,7 +26,7 @@ impl Disturbances {
         for event in self.watch.check() {
             let kind = discriminant(&event);
             if !self.told.contains(&kind) {
-                eprintln!("vmm: {event}\r");
+                tell!("vmm: {event}\r");
                 self.told.push(kind);
             }
         }

@@ -36,14 +36,14 @@ pub(crate) fn print(source: &Source) {
     let Source::Firmware(firmware) = source else {
         return;
     };
-    println!("  boots    by firmware {}", firmware.code.display());
+    say!("  boots    by firmware {}", firmware.code.display());
     match &firmware.variables {
-        Some(path) if path.exists() => println!("  vars     {}", path.display()),
-        Some(path) => println!("  vars     {}, to be made", path.display()),
-        None => println!("  vars     forgotten when the server ends"),
+        Some(path) if path.exists() => say!("  vars     {}", path.display()),
+        Some(path) => say!("  vars     {}, to be made", path.display()),
+        None => say!("  vars     forgotten when the server ends"),
     }
     if let Some(file) = &firmware.boot_file {
-        println!("  starts   {file} first");
+        say!("  starts   {file} first");
     }
 }
 

@@ -13,11 +13,11 @@ pub(crate) fn print(format: Format) -> Outcome {
     // Who may not see the claims still sees the host.
     match state::open().and_then(|state: StateDir| state.records()) {
         Ok(records) => host = host.with_claims(&records),
-        Err(error) => eprintln!("vmm: claims are not shown: {error}"),
+        Err(error) => tell!("vmm: claims are not shown: {error}"),
     }
     let pci = PciInventory::survey()?;
     if format.json {
-        println!("{:#}", json!({ "host": host, "pci": pci }));
+        say!("{:#}", json!({ "host": host, "pci": pci }));
         return Ok(Status::Done);
     }
     print_cpus(&host);
@@ -35,7 +35,7 @@ fn print_cpus(host: &Inventory) {
         let ids = usable.iter().filter(|cpu| wanted(cpu)).map(|cpu| cpu.id);
         ranges(&ids.collect::<Vec<_>>())
     };
-    println!(
+    say!(
         "CPUs     {} of {} usable: {}",
         usable.len(),
         host.cpus.len(),
@@ -47,14 +47,14 @@ fn print_cpus(host: &Inventory) {
         ("threads", of(&|cpu| cpu.siblings.first() != Some(&cpu.id))),
     ];
     for (name, cpus) in lines.into_iter().filter(|(_, cpus)| !cpus.is_empty()) {
-        println!("{name:<8} {cpus}");
+        say!("{name:<8} {cpus}");
     }
     for held in host.held.iter().filter(|held| held.cpu().is_some()) {
-        println!("held     {} by {}", held.resource, held.holder);
+        say!("held     {} by {}", held.resource, held.holder);
     }
     for cache in host.caches.iter().filter(|cache| cache.level > 2) {
         let (level, size) = (cache.level, cache.size >> 10);
-        println!(
+        say!(
             "cache    L{level} {size} KiB shared by CPUs {}",
             ranges(&cache.cpus)
         );
@@ -62,7 +62,7 @@ fn print_cpus(host: &Inventory) {
 }
 
 fn print_node(node: &Node) {
-    println!(
+    say!(
         "node {:<3} {} of {} MiB free, {} available, {} free 2m pages, {} free 1g pages, distances {:?}",
         node.id,
         node.free >> 20,
@@ -75,17 +75,20 @@ fn print_node(node: &Node) {
 }
 
 fn print_rest(host: &Inventory) {
-    println!("cgroup   {}", cgroup_text(&host.cgroup));
+    say!("cgroup   {}", cgroup_text(&host.cgroup));
     match host.memlock {
-        Some(bytes) => println!("memlock  {} KiB", bytes >> 10),
-        None => println!("memlock  without limit"),
+        Some(bytes) => say!("memlock  {} KiB", bytes >> 10),
+        None => say!("memlock  without limit"),
     }
     match &host.kvm {
-        Ok(kvm) => println!(
+        Ok(kvm) => say!(
             "KVM      up to {} vCPUs ({} advised), {} memory slots, {} interrupt routes",
-            kvm.max_vcpus, kvm.recommended_vcpus, kvm.max_slots, kvm.max_routes
+            kvm.max_vcpus,
+            kvm.recommended_vcpus,
+            kvm.max_slots,
+            kvm.max_routes
         ),
-        Err(reason) => println!("KVM      {reason}"),
+        Err(reason) => say!("KVM      {reason}"),
     }
 }
 
@@ -108,9 +111,12 @@ fn print_functions(pci: &PciInventory) {
             Ok(_) => "can be lent".to_owned(),
             Err(refusal) => refusal.to_string(),
         };
-        println!(
+        say!(
             "{} {:04x}:{:04x} class {:06x} {driver:<12} {verdict}",
-            function.bdf, ids.vendor, ids.device, ids.class
+            function.bdf,
+            ids.vendor,
+            ids.device,
+            ids.class
         );
     }
 }

@@ -15,7 +15,7 @@ pub(crate) fn to_stderr() {
         _ => Level::WARN,
     };
     if tracing::subscriber::set_global_default(Stderr { level }).is_err() {
-        eprintln!("vmm: another log is set up already");
+        tell!("vmm: another log is set up already");
     }
 }
 
@@ -41,7 +41,7 @@ impl Subscriber for Stderr {
         event.record(&mut line);
         let level = event.metadata().level().as_str().to_ascii_lowercase();
         // A raw terminal does not return the carriage by itself.
-        eprintln!("vmm: {level}:{}\r", line.0);
+        tell!("vmm: {level}:{}\r", line.0);
     }
 
     fn enter(&self, _: &Id) {}

@@ -3,6 +3,14 @@
 //! Guest serial output goes to standard output, everything else to standard error. Exit status: 0 the guest powered off,
 //! 1 the host refused or failed, 2 usage, 3 the guest asked for a reset and --no-reboot was given, 4 the guest crashed;
 //! `twin diff` says by 10 and above how much differs.
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they panic when the reader has gone: `say!` and `tell!` do not"
+)]
+
+#[macro_use]
+mod output;
 
 mod arguments;
 mod boot_plan;
@@ -25,6 +33,7 @@ mod twin;
 mod wake;
 
 use std::error::Error;
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use arguments::{Cli, Command};
@@ -62,13 +71,16 @@ fn main() -> ExitCode {
         Command::Selftest(format) => selftest::run(format),
         Command::Twin(command) => twin::run(&command),
     };
-    match outcome {
-        Ok(status) => status.into(),
-        Err(error) => {
-            eprintln!("vmm: {error}");
-            Status::HostFailed.into()
-        }
+    match (outcome, output::failure()) {
+        (Ok(status), None) => status.into(),
+        (Ok(_), Some(error)) => failed(&error),
+        (Err(error), _) => failed(&error),
     }
+}
+
+fn failed(error: &dyn Display) -> ExitCode {
+    tell!("vmm: {error}");
+    Status::HostFailed.into()
 }
 
 fn asked(act: Act, device: Bdf, seconds: u16) -> Asked {

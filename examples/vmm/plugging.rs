@@ -89,7 +89,7 @@ fn answer(request: &Request, done: Answer) {
         Act::Unplug | Act::UnplugByForce => "unplugged",
     };
     if done.is_ok() {
-        eprintln!("vmm: device {device}: {what}\r");
+        tell!("vmm: device {device}: {what}\r");
     }
     // Who asked may have gone.
     let _ = request.answer.send(done);

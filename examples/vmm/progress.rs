@@ -8,6 +8,8 @@ use std::time::Duration;
 use pellucid::partition::Progress;
 use pellucid::{MemoryStep, ProgressSink};
 
+use crate::output;
+
 /// Runs `start` and shows on standard error what it tells of its progress.
 pub(crate) fn shown<T>(start: impl FnOnce(&ProgressSink) -> T) -> T {
     let place = match stderr().is_terminal() {
@@ -19,13 +21,13 @@ pub(crate) fn shown<T>(start: impl FnOnce(&ProgressSink) -> T) -> T {
     let sink: ProgressSink = Arc::new(move |step, progress| {
         let mut shown = told.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(text) = shown.text(step, progress) {
-            eprint!("{text}");
+            output::err(format_args!("{text}"));
         }
     });
     let started = start(&sink);
     // A start that failed has left its line open.
     if std::mem::take(&mut shown.lock().unwrap_or_else(PoisonError::into_inner).open) {
-        eprint!("\r\n");
+        output::err(format_args!("\r\n"));
     }
     started
 }

@@ -14,7 +14,7 @@ pub(crate) fn check(arguments: &RunArguments) -> Outcome {
     let spec = arguments.spec()?;
     let examination = spec.examine(&state::open()?)?;
     match arguments.json {
-        true => println!("{}", serde_json::to_string_pretty(&as_json(&spec, &examination))?),
+        true => say!("{}", serde_json::to_string_pretty(&as_json(&spec, &examination))?),
         false => print_plan(&spec, &examination),
     }
     Ok(complain(&examination))
@@ -23,11 +23,11 @@ pub(crate) fn check(arguments: &RunArguments) -> Outcome {
 /// Every warning and every refusal of a server that is only looked at, and what they come to.
 pub(crate) fn complain(examination: &Examination) -> Status {
     for warning in examination.warnings() {
-        eprintln!("vmm: warning: {warning}");
+        tell!("vmm: warning: {warning}");
     }
     let mut status = Status::Done;
     for refusal in examination.refusals() {
-        eprintln!("vmm: {refusal}");
+        tell!("vmm: {refusal}");
         status = Status::HostFailed;
     }
     status
@@ -59,20 +59,20 @@ fn as_json(spec: &ServerSpec, examination: &Examination) -> serde_json::Value {
 }
 
 fn print_plan(spec: &ServerSpec, examination: &Examination) {
-    println!("logical server {}", spec.partition.name());
+    say!("logical server {}", spec.partition.name());
     if let Some(plan) = examination.plan() {
         print_share(plan);
     }
     if let Some(boot) = examination.boot_plan() {
-        println!("  boots    {} ({})", boot.title, boot.entry_id);
-        println!("  chosen   {}", boot.why);
-        println!("  kernel   {}", boot.kernel);
-        println!("  cmdline  {}", boot.command_line);
+        say!("  boots    {} ({})", boot.title, boot.entry_id);
+        say!("  chosen   {}", boot.why);
+        say!("  kernel   {}", boot.kernel);
+        say!("  cmdline  {}", boot.command_line);
     }
     firmware_arguments::print(&spec.source);
     if let Some(smbios) = examination.smbios() {
         let (count, left) = (smbios.structures().count(), smbios.left_out().len());
-        println!("  smbios   {count} records of the host's for its share, {left} left out");
+        say!("  smbios   {count} records of the host's for its share, {left} left out");
     }
     for (offer, guest) in examination.devices() {
         let guest = guest.map_or("nothing yet".to_owned(), |guest| guest.to_string());
@@ -99,9 +99,9 @@ fn print_plan(spec: &ServerSpec, examination: &Examination) {
         } else {
             ""
         };
-        println!("  device   {} as {guest}, {whose}{slot}", offer.spec().from);
+        say!("  device   {} as {guest}, {whose}{slot}", offer.spec().from);
         for overridden in offer.admitted().into_iter().flat_map(Admitted::overridden) {
-            println!("           taken by force although {overridden}");
+            say!("           taken by force although {overridden}");
         }
     }
 }
@@ -112,21 +112,21 @@ fn print_share(plan: &Plan) {
         [] => "on any host CPU".to_owned(),
         pinned => format!("on host CPUs {}", ranges(pinned)),
     };
-    println!("  vCPUs    {} {cpus}", plan.vcpus());
+    say!("  vCPUs    {} {cpus}", plan.vcpus());
     if let [_, ..] = plan.withheld() {
-        println!("  idle     {} (siblings of those)", ranges(plan.withheld()));
+        say!("  idle     {} (siblings of those)", ranges(plan.withheld()));
     }
     for node in plan.nodes().iter().filter(|node| node.memory > 0) {
         let place = node
             .host
             .map_or_else(String::new, |host| format!(" on node {host}"));
-        println!(
+        say!(
             "  memory   {} MiB in {} pages{place}",
             node.memory >> 20,
             plan.pages()
         );
     }
     if let Some(isolation) = plan.isolation() {
-        println!("  held by  {isolation}");
+        say!("  held by  {isolation}");
     }
 }

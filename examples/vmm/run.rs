@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Outcome {
         let end = run_once(arguments, &mut requests, &mut kept)?;
         match end {
             End::Reset if !arguments.no_reboot => {
-                eprintln!("vmm: the guest asked for a reset; starting it again\r");
+                tell!("vmm: the guest asked for a reset; starting it again\r");
                 await_disk(arguments);
             }
             End::Reset => return Ok(Status::ResetAsked),
@@ -81,7 +81,7 @@ fn run_once(
         let at = device.host().or(device.wanted());
         let stays = at.filter(|at| kept.unplugged.contains(at));
         if let Some(at) = stays {
-            eprintln!("vmm: device {at}: stays unplugged; start the server anew to have it again\r");
+            tell!("vmm: device {at}: stays unplugged; start the server anew to have it again\r");
         }
         stays.is_none()
     });
@@ -89,7 +89,7 @@ fn run_once(
     let examination = spec.examine(&state)?;
     if !std::mem::replace(&mut kept.warned, true) {
         for warning in examination.warnings() {
-            eprintln!("vmm: warning: {warning}\r");
+            tell!("vmm: warning: {warning}\r");
         }
     }
     let checked = examination.accept()?;
@@ -135,7 +135,7 @@ fn run_once(
             .map(|vcpu| serde_json::json!({ "vcpu": vcpu.vcpu, "user": vcpu.user(), "total": vcpu.total() }))
             .collect();
         let error = exits.as_ref().err().map(ToString::to_string);
-        eprintln!(
+        tell!(
             "{}",
             serde_json::json!({ "end": format!("{end:?}"), "exits": rows, "devices": resets, "error": error })
         );
@@ -164,7 +164,7 @@ fn resets(events: &Receiver<ServerEvent>) -> Vec<ResetReport> {
     };
     let reports: Vec<ResetReport> = events.try_iter().filter_map(report).collect();
     for report in &reports {
-        eprintln!("vmm: {report}\r");
+        tell!("vmm: {report}\r");
     }
     reports
 }
@@ -222,12 +222,12 @@ impl Watch<'_> {
             Ok(Then::GoesOn) => None,
             Ok(Then::Stands) => {
                 let pid = std::process::id();
-                eprintln!("vmm: the guest stands still; `kill -CONT {pid}` lets it go on\r");
+                tell!("vmm: the guest stands still; `kill -CONT {pid}` lets it go on\r");
                 None
             }
             Ok(Then::Ends) => Some(End::Policy),
             Err(error) => {
-                eprintln!("vmm: {error}\r");
+                tell!("vmm: {error}\r");
                 Some(End::Policy)
             }
         }
@@ -277,7 +277,7 @@ impl Watch<'_> {
     }
 
     fn power_off(&self) {
-        eprintln!("vmm: asking the guest to power off; a second request stops it\r");
+        tell!("vmm: asking the guest to power off; a second request stops it\r");
         self.server.press_power_button();
     }
 }
@@ -298,7 +298,7 @@ fn end_of(event: &ServerEvent) -> Option<End> {
         ServerEvent::PowerOff => Some(End::PoweredOff),
         ServerEvent::Reset => Some(End::Reset),
         ServerEvent::Crashed { cause } => {
-            eprintln!("vmm: the guest crashed: {cause}\r");
+            tell!("vmm: the guest crashed: {cause}\r");
             Some(End::Crashed)
         }
         ServerEvent::DeviceError {
@@ -306,7 +306,7 @@ fn end_of(event: &ServerEvent) -> Option<End> {
             report,
             reaction,
         } => {
-            eprintln!("vmm: device {device}: {report}; policy: {reaction}\r");
+            tell!("vmm: device {device}: {report}; policy: {reaction}\r");
             None
         }
         ServerEvent::DeviceCorrected {
@@ -316,19 +316,19 @@ fn end_of(event: &ServerEvent) -> Option<End> {
         } => {
             let kinds: Vec<_> = recent.kinds.keys().map(String::as_str).collect();
             let (count, kinds) = (recent.total, kinds.join(", "));
-            eprintln!("vmm: device {device}: corrected errors: {count} ({kinds}), {corrected} in all\r");
+            tell!("vmm: device {device}: corrected errors: {count} ({kinds}), {corrected} in all\r");
             None
         }
         ServerEvent::DeviceReset { report } => {
-            eprintln!("vmm: {report}\r");
+            tell!("vmm: {report}\r");
             None
         }
         ServerEvent::DeviceBlocked { fault } => {
-            eprintln!("vmm: {fault}\r");
+            tell!("vmm: {fault}\r");
             None
         }
         ServerEvent::DeviceWanted { device, reaction } => {
-            eprintln!("vmm: the host asks for device {device} back; policy: {reaction}\r");
+            tell!("vmm: the host asks for device {device} back; policy: {reaction}\r");
             None
         }
         ServerEvent::PlacedElsewhere {
@@ -337,13 +337,11 @@ fn end_of(event: &ServerEvent) -> Option<End> {
             host,
             guest,
         } => {
-            eprintln!(
-                "vmm: {device}: the firmware put {what} at {guest:#x}; on the host it is at {host:#x}\r"
-            );
+            tell!("vmm: {device}: the firmware put {what} at {guest:#x}; on the host it is at {host:#x}\r");
             None
         }
         ServerEvent::VariablesLost { path, cause } => {
-            eprintln!(
+            tell!(
                 "vmm: {}: what the guest wrote to its variables is not kept: {cause}\r",
                 path.display()
             );
@@ -352,11 +350,11 @@ fn end_of(event: &ServerEvent) -> Option<End> {
         // Whoever asked for it is answered.
         ServerEvent::SlotOff { .. } => None,
         ServerEvent::DeviceLost { device, reaction } => {
-            eprintln!("vmm: the process that serves device {device} is lost; policy: {reaction}\r");
+            tell!("vmm: the process that serves device {device} is lost; policy: {reaction}\r");
             None
         }
         other => {
-            eprintln!("vmm: {other:?}\r");
+            tell!("vmm: {other:?}\r");
             None
         }
     }

@@ -29,23 +29,23 @@ pub(crate) fn run(format: Format) -> Outcome {
     let total: u64 = exits.iter().map(ExitCounts::total).sum();
     if format.json {
         let report = json!({ "passed": passed, "guest": said, "milliseconds": millis, "exits": total, "kvm": host.kvm });
-        println!("{report:#}");
+        say!("{report:#}");
     } else {
         for line in said.lines() {
-            println!("guest    {line}");
+            say!("guest    {line}");
         }
         if let Ok(kvm) = &host.kvm {
-            println!("KVM      {} vCPUs, {} memory slots", kvm.max_vcpus, kvm.max_slots);
-            println!(
+            say!("KVM      {} vCPUs, {} memory slots", kvm.max_vcpus, kvm.max_slots);
+            say!(
                 "KVM      can disable exits for: {}",
                 disable_exits(kvm.disable_exits)
             );
-            println!(
+            say!(
                 "KVM      counters by file descriptor: {}",
                 if kvm.binary_stats { "yes" } else { "no" }
             );
         }
-        println!(
+        say!(
             "selftest {} after {millis} ms and {total} exits",
             if passed { "passed" } else { "FAILED" }
         );
@@ -184,7 +184,7 @@ struct TempDir(std::path::PathBuf);
 impl Drop for TempDir {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("vmm: {}: not removed: {error}", self.0.display());
+            tell!("vmm: {}: not removed: {error}", self.0.display());
         }
     }
 }

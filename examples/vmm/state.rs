@@ -30,7 +30,7 @@ pub(crate) fn list(format: Format) -> Outcome {
             .iter()
             .map(|(record, alive)| serde_json::json!({ "claim": record, "alive": alive }))
             .collect();
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        say!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(Status::Done);
     }
     // A partition's name and all that is held under it; the records come in the order of kinds, the name last.
@@ -55,9 +55,9 @@ fn print_partition(name: &str, rows: &[&(ClaimRecord, bool)]) {
     } else {
         "dead, `vmm heal` restores it"
     };
-    println!("{name:<16} {state}, {}", owner(&first.owner));
+    say!("{name:<16} {state}, {}", owner(&first.owner));
     if let Some(holding) = &first.holding {
-        println!("{:16} {}", "", held(holding));
+        say!("{:16} {}", "", held(holding));
     }
     for (record, _) in rows {
         // Dedicated CPUs are told with the holding, unless its record is gone.
@@ -65,7 +65,7 @@ fn print_partition(name: &str, rows: &[&(ClaimRecord, bool)]) {
         if !told && record.resource.kind != Resource::PARTITION {
             // A claim's name has no slash; a socket's has what looks like one.
             let resource = record.resource.to_string().replace('\u{2215}', "/");
-            println!("{:16} {resource}{}", "", quarantine(record));
+            say!("{:16} {resource}{}", "", quarantine(record));
         }
     }
 }
@@ -145,7 +145,7 @@ pub(crate) fn stop(name: &str, force: bool) -> Outcome {
     };
     pidfd_send_signal(process, if force { Signal::KILL } else { Signal::TERM })?;
     if force {
-        eprintln!("vmm: killed; `vmm heal` gives back what it held");
+        tell!("vmm: killed; `vmm heal` gives back what it held");
     }
     Ok(Status::Done)
 }
@@ -169,7 +169,7 @@ pub(crate) fn heal(dry_run: bool, lift: &[Bdf]) -> Outcome {
     let functions = SriovHealer::of(&state);
     let entries = state.heal(&[&devices, &groups, &functions], dry_run)?;
     if entries.is_empty() {
-        println!("nothing to restore: no logical server has left anything");
+        say!("nothing to restore: no logical server has left anything");
     }
     for entry in entries {
         let (resource, owner) = (&entry.record.resource, &entry.record.partition);
@@ -183,7 +183,7 @@ pub(crate) fn heal(dry_run: bool, lift: &[Bdf]) -> Outcome {
                 format!("not restored: {error}")
             }
         };
-        println!("{resource} of {owner}: {outcome}");
+        say!("{resource} of {owner}: {outcome}");
     }
     Ok(status)
 }

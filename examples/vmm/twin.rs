@@ -3,7 +3,7 @@
 mod table;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -11,7 +11,7 @@ use pellucid::twin::{Class, Diff, MOST_BYTES, Scheme, Twin};
 
 use crate::arguments::RunArguments;
 use crate::report::complain;
-use crate::{Outcome, Status, state};
+use crate::{Outcome, Status, output, state};
 
 #[derive(Subcommand)]
 pub(crate) enum TwinCommand {
@@ -59,10 +59,9 @@ pub(crate) fn run(command: &TwinCommand) -> Outcome {
 fn capture(root: Option<&Path>) -> Outcome {
     let twin = root.map_or_else(Twin::capture, Twin::capture_at);
     for note in &twin.notes {
-        eprintln!("vmm: {}: {}", note.part, note.what);
+        tell!("vmm: {}: {}", note.part, note.what);
     }
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", twin.to_json()?)?;
+    say!("{}", twin.to_json()?);
     Ok(Status::Done)
 }
 
@@ -71,7 +70,7 @@ fn predict(arguments: &RunArguments) -> Outcome {
     let examination = arguments.spec()?.examine(&state::open()?)?;
     let status = complain(&examination);
     if let Some(guest) = examination.predict(&Twin::capture()) {
-        writeln!(std::io::stdout().lock(), "{}", guest.to_json()?)?;
+        say!("{}", guest.to_json()?);
     }
     Ok(status)
 }
@@ -93,7 +92,7 @@ fn diff(arguments: &DiffArguments) -> Outcome {
     } else {
         table::text(&diff, arguments.explain)
     };
-    std::io::stdout().lock().write_all(text.as_bytes())?;
+    output::out(format_args!("{text}"));
     Ok(of(&diff))
 }
 
