@@ -2,19 +2,17 @@
 
 use std::fmt;
 
-use pellucid_image::{BootDisk, BootPlan, DiskImage, Linux, Smbios, SmbiosTables, SourceFile};
-use pellucid_partition::{
-    Bdf, CgroupTree, CpuMode, GuestMemory, Inventory, Layout, Plan, PlanError, Resource, StateDir,
-};
+use pellucid_image::{BootPlan, Smbios, SmbiosTables};
+use pellucid_partition::{Bdf, CgroupTree, CpuMode, Inventory, Plan, PlanError, Resource, StateDir};
 use pellucid_passthrough::{Inventory as PciInventory, Quarantine, TakeError};
 
-use crate::error::{BootError, CheckError};
-use crate::firmware::{FirmwareFiles, ecam_of_older_builds};
+use crate::boot::Boot;
+use crate::error::CheckError;
+use crate::firmware::ecam_of_older_builds;
 use crate::identity::{CheckWarning, Identity};
-use crate::loaded::Loaded;
 use crate::numa::Numa;
 use crate::offer::{Offer, resource};
-use crate::server::EventSink;
+use crate::root_drivers;
 use crate::spec::{CpuPolicy, DeviceSpec, ServerSpec, Source};
 use crate::topology::Topology;
 
@@ -31,16 +29,6 @@ pub struct Checked {
     pub(crate) clock_offset: i64,
 }
 
-/// What will be booted, opened for reading.
-pub(crate) enum Boot {
-    Kernel(Linux<'static>),
-    Disk {
-        disk: Box<BootDisk<DiskImage>>,
-        plan: Box<BootPlan>,
-    },
-    Firmware(Box<FirmwareFiles>),
-}
-
 /// Everything that a check found: each part, or why there is none; and what else is refused.
 pub struct Examination {
     kvm: Result<(), CheckError>,
@@ -52,6 +40,7 @@ pub struct Examination {
     identity: Identity,
     numa: Option<Numa>,
     clock_offset: i64,
+    boot_warnings: Vec<CheckWarning>,
     /// Refusals of parts that are there.
     more: Vec<CheckError>,
 }
@@ -84,6 +73,7 @@ impl ServerSpec {
         let identity =
             parts.and_then(|(plan, tree)| self.smbios.tables(plan, (tree, &offers), Smbios::survey));
         let numa = parts.and_then(|(plan, tree)| Numa::of(plan, &inventory, (tree, &offers)));
+        let boot_warnings = boot.as_ref().map_or_else(|_| Vec::new(), Boot::warnings);
         Ok(Examination {
             kvm,
             plan,
@@ -94,6 +84,7 @@ impl ServerSpec {
             identity,
             numa,
             clock_offset: self.clock_offset,
+            boot_warnings,
             more,
         })
     }
@@ -153,57 +144,19 @@ impl ServerSpec {
     }
 }
 
-impl Source {
-    fn open(&self) -> Result<Boot, BootError> {
-        match self {
-            Self::Kernel {
-                kernel,
-                initrd,
-                command_line,
-            } => Ok(Boot::Kernel(Linux {
-                kernel: SourceFile::open(kernel)?,
-                initrds: initrd
-                    .iter()
-                    .map(|path| SourceFile::open(path))
-                    .collect::<Result<_, _>>()?,
-                command_line: command_line.clone(),
-            })),
-            Self::BootDisk { disk, entry } => {
-                let disk = Box::new(BootDisk::open(disk)?);
-                let plan = Box::new(disk.plan_of(disk.menu()?, entry.as_deref())?);
-                Ok(Boot::Disk { disk, plan })
-            }
-            Self::Firmware(source) => Ok(Boot::Firmware(Box::new(source.open()?))),
-        }
-    }
-}
-
-impl Boot {
-    /// Whether the kernel is one, is whole, and fits with its initrds.
-    fn check(&mut self, layout: &Layout) -> Result<(), BootError> {
-        match self {
-            Self::Kernel(linux) => Ok(linux.check(layout)?),
-            Self::Disk { disk, plan } => Ok(disk.linux(plan)?.check(layout)?),
-            Self::Firmware(_) => Ok(()),
-        }
-    }
-
-    /// The kernel with its initrds, loaded, or firmware with its variables, held.
-    pub(crate) fn load(
-        self,
-        memory: &GuestMemory,
-        layout: &Layout,
-        events: &EventSink,
-    ) -> Result<Loaded, BootError> {
-        match self {
-            Self::Kernel(linux) => Ok(Loaded::Kernel(linux.load(memory, layout)?)),
-            Self::Disk { disk, plan } => Ok(Loaded::Kernel(disk.linux(&plan)?.load(memory, layout)?)),
-            Self::Firmware(files) => Ok(Loaded::Firmware(Box::new(files.hold(events)?))),
-        }
-    }
-}
-
 impl Examination {
+    /// Also looks into the initrds, so that [`Examination::warnings`] tells which lent storage controllers the kernel would find no root
+    /// behind. They are unpacked for it, which takes most of a second, and at most 20: not for a start that is waited for. What firmware
+    /// boots, the disk's own loader chooses, so there is nothing to look into.
+    #[must_use]
+    pub fn with_root_drivers(mut self) -> Self {
+        if let Ok(boot) = &mut self.boot {
+            self.boot_warnings
+                .extend(root_drivers::warnings(boot, &self.offers));
+        }
+        self
+    }
+
     /// The server to start, if nothing was refused; else the first refusal.
     pub fn accept(self) -> Result<Checked, CheckError> {
         self.kvm?;
@@ -234,11 +187,13 @@ impl Examination {
         parts.into_iter().flatten().chain(&self.more)
     }
 
-    /// What the server would start without, or have elsewhere than the host, although that was not asked for.
+    /// What the server would start without, or have elsewhere than the host, although that was not asked for, and what may keep its operating
+    /// system from its root as far as that was looked at.
     pub fn warnings(&self) -> impl Iterator<Item = &CheckWarning> {
         let identity = self.identity.iter();
         let identity = identity.filter_map(|identity| identity.as_ref().err());
-        identity.chain(self.topology().into_iter().flat_map(Topology::warnings))
+        let places = self.topology().into_iter().flat_map(Topology::warnings);
+        identity.chain(places).chain(&self.boot_warnings)
     }
 
     /// The SMBIOS tables that the guest would find, if any.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use pellucid_image::{FreeText, Smbios, SmbiosError, SmbiosShare, SmbiosTables};
+use pellucid_image::{FreeText, Smbios, SmbiosError, SmbiosShare, SmbiosTables, StorageController};
 use pellucid_partition::{Bdf, Plan};
 
 use crate::offer::Offer;
@@ -29,7 +29,8 @@ pub struct SmbiosPolicyError {
     pub text: String,
 }
 
-/// Something that a server starts without, or has elsewhere than the host, although that was not asked for.
+/// Something to know of a server that starts all the same: what it has to do without, or has elsewhere than the host, although that was not
+/// asked for, and what may keep its operating system from its root.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckWarning {
@@ -49,6 +50,24 @@ pub enum CheckWarning {
         /// Where it will be.
         guest: Bdf,
     },
+    /// Something on the boot disk was not read, or is not applied.
+    #[error("the boot disk: {0}")]
+    BootMenu(String),
+    /// The kernel will not find a root file system behind this controller.
+    #[error(
+        "{controller} {device}: the initrd has no driver for it, nor has the kernel ({missing}); if the root file system is on it, the boot will end in the initrd's shell: rebuild the initrd with these modules"
+    )]
+    NoRootDriver {
+        /// Its address on the host.
+        device: Bdf,
+        /// What it is.
+        controller: StorageController,
+        /// The modules.
+        missing: String,
+    },
+    /// Whether the initrd has the drivers is not known.
+    #[error("whether the initrd has the drivers of the lent storage controllers is not known: {0}")]
+    InitrdUnread(String),
 }
 
 /// The tables of a server as planned, if it is to have any; or why it has none.

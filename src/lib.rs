@@ -3,6 +3,7 @@
 
 mod absent;
 mod bay;
+mod boot;
 mod cards;
 mod check;
 mod error;
@@ -16,6 +17,7 @@ mod offer;
 mod plugging;
 mod policy;
 mod predicted;
+mod root_drivers;
 mod seen;
 mod server;
 mod spec;
@@ -32,6 +34,7 @@ pub use firmware::FirmwareSource;
 pub use identity::{CheckWarning, SmbiosPolicy, SmbiosPolicyError};
 pub use offer::Offer;
 pub use policy::{DevicePolicy, Reaction, ReactionError};
+pub use root_drivers::controller_of;
 pub use server::{Console, EventSink, FinishError, LogicalServer, MemoryStep, ProgressSink, Then};
 pub use spec::{CpuPolicy, DeviceSource, DeviceSpec, ServerSpec, Source, VirtualFunction};
 

@@ -6,7 +6,7 @@ mod support;
 use std::fs::OpenOptions;
 use std::process::Stdio;
 
-use support::{Vmm, disk, tiny};
+use support::{Vmm, disk, initrd, tiny};
 
 /// Commands that print on standard output, in the test's own folder, and their exit status.
 fn printing(vmm: &Vmm) -> Vec<(String, i32)> {
@@ -77,4 +77,47 @@ fn a_full_disk_is_a_failure_with_its_cause() {
         err.ends_with("vmm: standard output: No space left on device (os error 28)\n"),
         "{err}"
     );
+}
+
+#[test]
+fn the_drivers_in_an_initrd_are_shown_and_why_they_are_not_known() {
+    if !disk::tools_are_here() {
+        return;
+    }
+    let vmm = Vmm::new();
+    let modules = initrd::of_names(&[
+        "usr/lib/modules/6/kernel/nvme.ko.xz",
+        "usr/lib/modules/6/kernel/virtio_blk.ko",
+        "usr/lib/modules/6/modules.builtin",
+    ]);
+    let packed = [&[0x02, 0x21, 0x4c, 0x18][..], &[0; 100]].concat();
+    for (content, told, warned) in [
+        (modules, "drivers  nvme, virtio_blk\n", false),
+        (
+            initrd::of_names(&["init"]),
+            "drivers  none that the initrd tells of\n",
+            false,
+        ),
+        (packed, "drivers  none that the initrd tells of\n", true),
+    ] {
+        let entry = b"title Tiny\nlinux /tiny\ninitrd /initrd\n";
+        let files: [(&str, &[u8]); 3] = [
+            ("loader/entries/a.conf", entry),
+            ("tiny", &tiny::kernel()),
+            ("initrd", &content),
+        ];
+        let image = disk::with_esp(&vmm.path("disk.img"), &files);
+        let image = image.to_str().unwrap();
+        let shown = vmm.ask(["boot-plan", image]);
+        assert_eq!((shown.status, shown.err.as_str()), (Some(0), ""), "{shown:?}");
+        assert!(shown.out.contains(told), "{}", shown.out);
+        let said = "esp:\\initrd: it is compressed by lz4, which is not looked into";
+        assert_eq!(shown.out.contains(said), warned, "{}", shown.out);
+        let json = vmm.ask(["boot-plan", image, "--json"]).out;
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["warnings"].as_array().unwrap().len(), usize::from(warned));
+        let nvme = &json["drivers"]["nvme"];
+        assert_eq!(nvme.as_str(), told.contains("nvme").then_some("module"));
+        std::fs::remove_file(image).unwrap();
+    }
 }

@@ -6,7 +6,7 @@ mod support;
 use std::process::Command;
 
 use support::host::{DATA, disk_of, driver_of};
-use support::{Answer, Vmm, linux};
+use support::{Answer, Vmm, initrd, linux};
 
 const NETWORK: &str = "0000:00:19.0";
 const SATA: &str = "0000:00:1f.2";
@@ -112,4 +112,31 @@ fn force_is_for_the_device_that_is_named_and_check_says_what_it_overrides() {
     );
     assert_eq!(driver_of(DATA).as_deref(), Some("nvme"));
     assert_eq!(check(&vmm, &[DATA]).status, Some(0));
+}
+
+#[test]
+fn an_initrd_without_the_driver_of_a_lent_controller_is_warned_of_before_the_boot() {
+    let vmm = Vmm::new();
+    let kernel = linux::named("PELLUCID_KERNEL");
+    let check = |module: &str| {
+        let names = [
+            &format!("lib/modules/6/kernel/{module}.ko"),
+            "lib/modules/6/modules.builtin",
+        ];
+        let path = vmm.file("initrd", &initrd::of_names(&names));
+        let path = path.to_str().unwrap();
+        let answer = vmm.ask([
+            "check", "--name", "a", "--cpus", "1", "--memory", "256M", "--kernel", &kernel, "--initrd", path,
+            "--device", DATA,
+        ]);
+        assert_eq!(answer.status, Some(0), "{answer:?}");
+        answer.err
+    };
+    let warning = check("ahci");
+    assert!(
+        warning.contains("warning: NVMe controller ")
+            && warning.contains(&format!("{DATA}: the initrd has no driver for it")),
+        "{warning}"
+    );
+    assert_eq!(check("nvme"), "");
 }

@@ -1,10 +1,12 @@
 //! What a disk would boot and why, for people and for programs. The disk is only read, and neither KVM nor devices are needed.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pellucid::image::{
-    BootDisk, BootFile, BootMenu, BootPlan, Choice, DiscoverError, DiskImage, EntrySource, MenuEntry,
+    BootDisk, BootFile, BootMenu, BootPlan, Choice, DiscoverError, DiskImage, EntrySource, InitrdModules,
+    MenuEntry, Presence,
 };
 use serde_json::json;
 
@@ -27,18 +29,31 @@ pub(crate) fn print(arguments: &BootPlanArguments) -> Outcome {
     let disk = BootDisk::open(&arguments.disk)?;
     let menu = disk.menu()?;
     let plan = disk.plan_of(menu.clone(), arguments.entry.as_deref());
+    let drivers = plan.as_ref().ok();
+    let drivers = drivers
+        .map(|plan| Drivers::of(&disk, plan, &arguments.disk))
+        .transpose()?;
+    let of_drivers = drivers.iter().flat_map(|drivers| &drivers.warnings);
+    let warnings: Vec<&String> = menu.warnings.iter().chain(of_drivers).collect();
     if arguments.json {
         let refusal = plan.as_ref().err().map(ToString::to_string);
         let plan = plan.as_ref().ok().map(without_menu);
+        let drivers = drivers.as_ref().map(|drivers| &drivers.known);
         say!(
             "{:#}",
-            json!({ "disk": disk.name(), "boots": plan, "menu": menu, "refusal": refusal })
+            json!({ "disk": disk.name(), "boots": plan, "drivers": drivers, "menu": menu, "warnings": warnings, "refusal": refusal })
         );
     } else {
         if let Ok(plan) = &plan {
             print_plan(&disk, plan)?;
         }
+        if let Some(drivers) = &drivers {
+            say!("drivers  {}", drivers.text());
+        }
         print_menu(&menu);
+        for warning in warnings {
+            say!("warning  {warning}");
+        }
     }
     match plan {
         Ok(_) => Ok(Status::Done),
@@ -82,10 +97,65 @@ fn print_menu(menu: &BootMenu) {
             note(entry)
         );
     }
-    for warning in &menu.warnings {
-        say!("warning  {warning}");
+}
+
+/// Which storage drivers the kernel has when it looks for its root.
+struct Drivers {
+    /// By name, whether a module of the initrd or built in.
+    known: BTreeMap<&'static str, &'static str>,
+    warnings: Vec<String>,
+}
+
+impl Drivers {
+    /// Reads the initrds of `plan`. A block device tells which controller is above it, so its drivers must be among them.
+    fn of(disk: &BootDisk<DiskImage>, plan: &BootPlan, path: &Path) -> Result<Self, DiscoverError> {
+        let modules = InitrdModules::survey(&mut disk.linux(plan)?.initrds, &[]);
+        let known = COMMON.iter().filter_map(|name| match modules.presence(name) {
+            Presence::Module => Some((*name, "module")),
+            Presence::BuiltIn => Some((*name, "built in")),
+            Presence::Missing | Presence::Unknown => None,
+        });
+        let mut warnings: Vec<String> = modules.unread().map(str::to_owned).into_iter().collect();
+        if let Some((bdf, controller)) = pellucid::controller_of(path) {
+            let missing = controller.missing(&modules);
+            if !missing.is_empty() {
+                let missing = missing.join(", ");
+                warnings.push(format!(
+                    "{controller} {bdf}, which the disk is on: the initrd has no driver for it, nor has the kernel ({missing})"
+                ));
+            }
+        }
+        Ok(Self {
+            known: known.collect(),
+            warnings,
+        })
+    }
+
+    fn text(&self) -> String {
+        let shown = |(name, how): (&&str, &&str)| match *how {
+            "module" => (*name).to_owned(),
+            how => format!("{name} ({how})"),
+        };
+        match self.known.is_empty() {
+            true => "none that the initrd tells of".to_owned(),
+            false => self.known.iter().map(shown).collect::<Vec<_>>().join(", "),
+        }
     }
 }
+
+/// Drivers that roots of servers are found by.
+const COMMON: [&str; 10] = [
+    "nvme",
+    "ahci",
+    "aacraid",
+    "virtio_blk",
+    "virtio_scsi",
+    "mpt3sas",
+    "megaraid_sas",
+    "smartpqi",
+    "hpsa",
+    "vmw_pvscsi",
+];
 
 fn note(entry: &MenuEntry) -> String {
     let source = match entry.source {

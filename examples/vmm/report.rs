@@ -12,7 +12,7 @@ use crate::{Outcome, Status, firmware_arguments, state};
 /// The plan, every claim and every refusal; touches nothing.
 pub(crate) fn check(arguments: &RunArguments) -> Outcome {
     let spec = arguments.spec()?;
-    let examination = spec.examine(&state::open()?)?;
+    let examination = spec.examine(&state::open()?)?.with_root_drivers();
     match arguments.json {
         true => say!("{}", serde_json::to_string_pretty(&as_json(&spec, &examination))?),
         false => print_plan(&spec, &examination),

@@ -57,9 +57,6 @@ impl<R: Read + Seek> BootDisk<R> {
                 });
             }
         };
-        for warning in &menu.warnings {
-            tracing::warn!(disk = self.name(), "{warning}");
-        }
         Ok(BootPlan {
             title: entry.title.clone(),
             entry_id: entry.id.clone(),

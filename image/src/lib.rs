@@ -13,6 +13,7 @@ mod error;
 mod file_systems;
 mod firmware;
 mod grub;
+mod initrd;
 mod kernel;
 mod smbios;
 mod uki;
@@ -26,6 +27,7 @@ pub use disk::{DiskFile, DiskImage};
 pub use entries::{EntryKind, LoaderEntry, compare_versions};
 pub use error::{AcpiError, DiscoverError, LoadError};
 pub use firmware::{EfiProgram, FirmwareCode, FirmwareError, StoreWrite, Variable, VariableStore};
+pub use initrd::{InitrdModules, Presence, StorageController};
 pub use kernel::{BzImageHeader, HeaderError, Linux, ReadSeek, SourceFile};
 pub use smbios::{
     Anchor, EntryPoint, FreeText, LeftOut, Smbios, SmbiosError, SmbiosShare, SmbiosTables, Structure,

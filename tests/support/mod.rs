@@ -10,6 +10,7 @@ pub(crate) mod disk;
 pub(crate) mod engine;
 pub(crate) mod holdings;
 pub(crate) mod host;
+pub(crate) mod initrd;
 pub(crate) mod lent;
 pub(crate) mod linux;
 pub(crate) mod monitor;

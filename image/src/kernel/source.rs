@@ -79,6 +79,11 @@ impl<'a> SourceFile<'a> {
         self.size
     }
 
+    /// Begins anew with reading.
+    pub(crate) fn rewind(&mut self) {
+        self.position = 0;
+    }
+
     /// Fills `data` from `offset`, or as much as there is; returns the bytes read.
     pub(crate) fn read_at(&mut self, offset: u64, data: &mut [u8]) -> Result<usize, LoadError> {
         self.position = offset;

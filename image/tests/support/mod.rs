@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 pub(crate) mod firmware;
+pub(crate) mod initrd;
 pub(crate) mod machine;
 pub(crate) mod tools;
 
