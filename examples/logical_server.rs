@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         smbios: pellucid::SmbiosPolicy::default(),
         clock_offset: 0,
         devices: Vec::new(),
+        machine: None,
     };
 
     // Nothing is touched yet, and a refusal says what would help.

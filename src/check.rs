@@ -2,14 +2,16 @@
 
 use std::fmt;
 
-use pellucid_image::{BootPlan, Smbios, SmbiosTables};
+use pellucid_image::{BootPlan, SmbiosTables};
 use pellucid_partition::{Bdf, CgroupTree, CpuMode, Inventory, Plan, PlanError, Resource, StateDir};
 use pellucid_passthrough::{Inventory as PciInventory, Quarantine, TakeError};
+use pellucid_twin::Diff;
 
 use crate::boot::Boot;
 use crate::error::CheckError;
 use crate::firmware::ecam_of_older_builds;
 use crate::identity::{CheckWarning, Identity};
+use crate::machine::{Judged, Machine};
 use crate::numa::Numa;
 use crate::offer::{Offer, resource};
 use crate::root_drivers;
@@ -41,6 +43,7 @@ pub struct Examination {
     numa: Option<Numa>,
     clock_offset: i64,
     boot_warnings: Vec<CheckWarning>,
+    machine: Option<Judged>,
     /// Refusals of parts that are there.
     more: Vec<CheckError>,
 }
@@ -66,15 +69,16 @@ impl ServerSpec {
                     .map(CheckError::from),
             );
         }
-        let offers = Offer::all(&self.devices, &pci, &mut more);
-        let topology = Topology::of(&offers, &pci).map_err(CheckError::from);
+        let machine = self.machine.as_ref();
+        let devices = machine.map_or_else(|| self.devices.clone(), |machine| machine.placed(&self.devices));
+        let offers = Offer::all(&devices, &pci, &mut more);
+        let topology = Topology::of(&offers, &pci, machine).map_err(CheckError::from);
         more.extend(self.held(state, plan.as_ref().ok())?);
         let parts = plan.as_ref().ok().zip(topology.as_ref().ok());
-        let identity =
-            parts.and_then(|(plan, tree)| self.smbios.tables(plan, (tree, &offers), Smbios::survey));
+        let identity = parts.and_then(|(plan, tree)| self.smbios.tables(plan, (tree, &offers), machine));
         let numa = parts.and_then(|(plan, tree)| Numa::of(plan, &inventory, (tree, &offers)));
         let boot_warnings = boot.as_ref().map_or_else(|_| Vec::new(), Boot::warnings);
-        Ok(Examination {
+        let mut examination = Examination {
             kvm,
             plan,
             cpu: self.cpu.clone(),
@@ -85,8 +89,11 @@ impl ServerSpec {
             numa,
             clock_offset: self.clock_offset,
             boot_warnings,
+            machine: None,
             more,
-        })
+        };
+        examination.judge(self);
+        Ok(examination)
     }
 
     /// Whether shared CPUs can be weighed and capped as asked.
@@ -187,13 +194,42 @@ impl Examination {
         parts.into_iter().flatten().chain(&self.more)
     }
 
-    /// What the server would start without, or have elsewhere than the host, although that was not asked for, and what may keep its operating
+    /// What the server would start without, or have otherwise than asked or elsewhere than the host, although that was not asked for, and what may keep its operating
     /// system from its root as far as that was looked at.
     pub fn warnings(&self) -> impl Iterator<Item = &CheckWarning> {
         let identity = self.identity.iter();
         let identity = identity.filter_map(|identity| identity.as_ref().err());
         let places = self.topology().into_iter().flat_map(Topology::warnings);
-        identity.chain(places).chain(&self.boot_warnings)
+        let machine = self.machine.iter().flat_map(|judged| &judged.warnings);
+        identity.chain(places).chain(&self.boot_warnings).chain(machine)
+    }
+
+    /// How the guest would differ from the captured machine that it is to be; `None` where there is none, or no plan.
+    #[must_use]
+    pub fn differences(&self) -> Option<&Diff> {
+        self.machine.as_ref()?.diff.as_ref()
+    }
+
+    /// Compares what the guest would find with the machine that it is to be.
+    fn judge(&mut self, spec: &ServerSpec) {
+        let Some(machine) = &spec.machine else {
+            return;
+        };
+        let guest = self.predict_of(machine.host(), Some(machine));
+        let lent: Vec<Bdf> = spec.devices.iter().filter_map(DeviceSpec::host).collect();
+        let (refusals, judged) = machine.judge((guest.as_ref(), spec.smbios), &lent);
+        self.more.extend(refusals.into_iter().map(CheckError::from));
+        self.machine = Some(judged);
+    }
+
+    /// The machine that the guest is to be.
+    pub(crate) fn machine(&self) -> Option<&Machine> {
+        self.machine.as_ref().map(|judged| &judged.machine)
+    }
+
+    /// Whether firmware boots it.
+    pub(crate) fn has_firmware(&self) -> bool {
+        matches!(self.boot, Ok(Boot::Firmware(_)))
     }
 
     /// The SMBIOS tables that the guest would find, if any.

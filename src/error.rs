@@ -5,8 +5,10 @@ use pellucid_partition::{Bdf, ClaimError, CpuError, PartitionError, PlanError};
 use pellucid_passthrough::{Refusal, SriovError, VfioUserError};
 
 mod boot;
+mod machine;
 
 pub use boot::{BootError, VariablesError};
+pub use machine::MachineError;
 
 /// Why a logical server cannot be started here. Nothing was touched.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +49,9 @@ pub enum CheckError {
     /// Somebody else has a claim on what is wanted.
     #[error(transparent)]
     Claim(#[from] ClaimError),
+    /// The server would not be the captured machine that it is to be.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
 }
 
 /// Addresses that a guest's PCI tree cannot have.
@@ -81,6 +86,16 @@ pub enum TopologyError {
     Full {
         /// Where the device comes from.
         device: String,
+    },
+    /// A bridge of a captured machine that the board cannot have.
+    #[error("device {device}: the bridge {bridge} above it cannot be had: {why}")]
+    Bridge {
+        /// The device's address on that machine.
+        device: Bdf,
+        /// The bridge's.
+        bridge: Bdf,
+        /// Why.
+        why: &'static str,
     },
     /// A device that no hot-plug slot can have.
     #[error("device {device} cannot be hot-plugged: {why}")]

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use pellucid_image::{FreeText, Smbios, SmbiosError, SmbiosShare, SmbiosTables, StorageController};
 use pellucid_partition::{Bdf, Plan};
 
+use crate::machine::Machine;
 use crate::offer::Offer;
 use crate::topology::Topology;
 
@@ -29,7 +30,7 @@ pub struct SmbiosPolicyError {
     pub text: String,
 }
 
-/// Something to know of a server that starts all the same: what it has to do without, or has elsewhere than the host, although that was not
+/// Something to know of a server that starts all the same: what it has to do without, or has otherwise than asked or elsewhere than the host, although that was not
 /// asked for, and what may keep its operating system from its root.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -68,18 +69,32 @@ pub enum CheckWarning {
     /// Whether the initrd has the drivers is not known.
     #[error("whether the initrd has the drivers of the lent storage controllers is not known: {0}")]
     InitrdUnread(String),
+    /// It differs from the captured machine in something that may.
+    #[error("{what}")]
+    Differs {
+        /// The class of the difference, its subject, both values, and what it does.
+        what: String,
+    },
+    /// Whether it is the captured machine's device cannot be seen.
+    #[error(
+        "device {device}: no driver shows its serial number or hardware address, so it is taken for the captured machine's device by its ids"
+    )]
+    Assumed {
+        /// Its address on the host.
+        device: Bdf,
+    },
 }
 
 /// The tables of a server as planned, if it is to have any; or why it has none.
 pub(crate) type Identity = Option<Result<SmbiosTables, CheckWarning>>;
 
 impl SmbiosPolicy {
-    /// The tables of a server with this plan and these devices, from the tables that `survey` finds.
+    /// The tables of a server with this plan and these devices: this host's, or those of the machine that it is to be.
     pub(crate) fn tables(
         self,
         plan: &Plan,
         (topology, offers): (&Topology, &[Offer]),
-        survey: fn() -> Result<Smbios, SmbiosError>,
+        machine: Option<&Machine>,
     ) -> Identity {
         let free_text = match self {
             Self::None => return None,
@@ -88,11 +103,23 @@ impl SmbiosPolicy {
         };
         let mut share = SmbiosShare::new(plan.layout(), plan.vcpus() as u32);
         for (offer, guest) in offers.iter().zip(topology.places()) {
-            if let Some(host) = offer.spec().hardware() {
-                share.devices.entry(host).or_insert(*guest);
+            let host = offer.spec().hardware();
+            let known = match machine {
+                None => host,
+                // Its addresses are those that the tables have, in the one domain that they know.
+                Some(machine) => host
+                    .and_then(|host| machine.address_of(host))
+                    .filter(|at| at.domain() == 0),
+            };
+            if let Some(known) = known {
+                share.devices.entry(known).or_insert(*guest);
             }
         }
-        let tables = survey().and_then(|host| host.for_guest(&share, free_text));
+        let tables = match machine {
+            None => Smbios::survey(),
+            Some(machine) => machine.smbios()?,
+        };
+        let tables = tables.and_then(|host| host.for_guest(&share, free_text));
         Some(tables.map_err(CheckWarning::Smbios))
     }
 }

@@ -12,6 +12,7 @@ mod firmware;
 mod identity;
 mod lent;
 mod loaded;
+mod machine;
 mod numa;
 mod offer;
 mod plugging;
@@ -27,11 +28,13 @@ mod tree;
 
 pub use check::{Checked, Examination};
 pub use error::{
-    BootError, CheckError, LendError, PlugError, StartError, TopologyError, UnplugError, VariablesError,
+    BootError, CheckError, LendError, MachineError, PlugError, StartError, TopologyError, UnplugError,
+    VariablesError,
 };
 pub use event::ServerEvent;
 pub use firmware::FirmwareSource;
 pub use identity::{CheckWarning, SmbiosPolicy, SmbiosPolicyError};
+pub use machine::Machine;
 pub use offer::Offer;
 pub use policy::{DevicePolicy, Reaction, ReactionError};
 pub use root_drivers::controller_of;

@@ -5,25 +5,47 @@ use std::collections::BTreeMap;
 use pellucid_chipset::{Board, HostBridge, Lpc, RootPortSpec};
 use pellucid_partition::{Bdf, ConfigHandler, Layout, Plan, board::PM_BASE};
 use pellucid_passthrough::{Bridge, Ids};
-use pellucid_twin::{GuestPort, GuestShare, Twin};
+use pellucid_twin::{GuestPort, GuestShare, Origin, Twin};
 
 use crate::check::Examination;
+use crate::machine::Machine;
 use crate::topology::Topology;
 
 impl Examination {
     /// The machine that the guest would find, from a capture of this host; `None` where it has no share or no place for its devices.
-    /// Virtual functions that are yet to be made, and devices that other processes serve, are not in it.
+    /// Virtual functions that are yet to be made, and devices that other processes serve, are not in it. For a server that is to be a captured
+    /// machine, [`Machine::host`] is that capture.
     #[must_use]
     pub fn predict(&self, host: &Twin) -> Option<Twin> {
+        self.predict_of(host, self.machine())
+    }
+
+    /// The same for a guest that is to be `machine`.
+    pub(crate) fn predict_of(&self, host: &Twin, machine: Option<&Machine>) -> Option<Twin> {
         let (plan, topology) = (self.plan()?, self.topology()?);
         let lent = self
             .devices()
             .filter_map(|(offer, at)| Some((offer.spec().host()?, at?)));
-        Some(host.as_guest(&share(plan, topology, lent.collect(), self.smbios())))
+        let mut guest = host.as_guest(&share(plan, topology, lent.collect(), self.smbios()));
+        guest.firmware.efi = self.has_firmware();
+        if let Some(machine) = machine {
+            let captured = machine.captured();
+            // Its operating system comes along, and so do the records that the kernel takes its ids from.
+            let withheld = guest.origin.withheld.iter();
+            guest.origin = Origin {
+                guest: true,
+                withheld: withheld.filter_map(|here| machine.address_of(*here)).collect(),
+                ..captured.origin.clone()
+            };
+            if self.smbios().is_some() {
+                guest.smbios.ids = captured.smbios.ids.clone();
+            }
+        }
+        Some(guest)
     }
 }
 
-fn share(
+pub(crate) fn share(
     plan: &Plan,
     topology: &Topology,
     devices: BTreeMap<Bdf, Bdf>,

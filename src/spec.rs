@@ -8,6 +8,7 @@ use pellucid_passthrough::VfSettings;
 
 use crate::firmware::FirmwareSource;
 use crate::identity::SmbiosPolicy;
+use crate::machine::Machine;
 use crate::policy::DevicePolicy;
 
 /// A logical server: its share of the host, what it boots, what it is lent.
@@ -25,6 +26,8 @@ pub struct ServerSpec {
     pub clock_offset: i64,
     /// PCI functions it is lent.
     pub devices: Vec<DeviceSpec>,
+    /// The captured machine that it is to be, if it is not to be this host.
+    pub machine: Option<Machine>,
 }
 
 /// The terms on which a server has its CPUs at first; they can be changed while it runs.

@@ -1,5 +1,6 @@
 //! The guest's PCI tree: each lent function at its place, behind the ports that it has on the host. Pure.
 
+mod home;
 mod port;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,9 +11,11 @@ use pellucid_passthrough::{Admitted, Inventory};
 
 use crate::error::TopologyError;
 use crate::identity::CheckWarning;
+use crate::machine::Machine;
 use crate::offer::Offer;
 use crate::spec::DeviceSource;
-use port::{PLAIN_PORT, identity, kind, port, slot_behind};
+use home::{Home, HomePort};
+use port::{PLAIN_PORT, kind, port};
 
 /// Ports of a guest's PCI tree, and the check that every function has a place in it.
 #[derive(Debug, Default)]
@@ -26,23 +29,18 @@ pub(crate) struct Topology {
 }
 
 impl Topology {
-    /// The tree for `offers`: the host's own ports where a device keeps its address, new ones elsewhere.
-    pub(crate) fn of(offers: &[Offer], host: &Inventory) -> Result<Self, TopologyError> {
+    /// The tree for `offers`: where a device keeps its address, the ports of the host, or of the machine that it is to be; new ones elsewhere.
+    pub(crate) fn of(
+        offers: &[Offer],
+        host: &Inventory,
+        machine: Option<&Machine>,
+    ) -> Result<Self, TopologyError> {
         let mut topology = Self::default();
         for offer in offers {
-            // A device that stays on its bus, as a virtual function that gets another number does, stays behind its ports.
-            let stays = |host: &Bdf| {
-                let same_bus =
-                    |at: Bdf| host.bus() != 0 && (at.domain(), at.bus()) == (host.domain(), host.bus());
-                offer
-                    .spec()
-                    .wanted()
-                    .is_some_and(|at| at == *host || same_bus(at))
-            };
-            let own = offer.spec().hardware().filter(stays);
-            if let Some((host_address, function)) = own.and_then(|own| Some((own, host.function(own)?))) {
-                for (depth, port) in function.upstream.iter().enumerate() {
-                    topology.mirror(host_address, (*port, depth), host)?;
+            let home = Home::of(offer.spec(), host, machine)?;
+            for home in home.iter() {
+                for (depth, port) in home.ports.iter().enumerate() {
+                    topology.mirror(home.at, port, depth)?;
                 }
             }
         }
@@ -61,6 +59,9 @@ impl Topology {
             };
             places.push(place);
             topology.places.push(place);
+        }
+        if machine.is_some() {
+            home::apart(&topology.ports)?;
         }
         topology.stand_in(&places);
         for (offer, place) in offers.iter().zip(topology.places.clone()) {
@@ -167,29 +168,20 @@ impl Topology {
         route(at.device(), pin)
     }
 
-    /// Adds the host's port at `bdf` as it is there, at this depth of the tree.
-    fn mirror(
-        &mut self,
-        device: Bdf,
-        (bdf, depth): (Bdf, usize),
-        host: &Inventory,
-    ) -> Result<(), TopologyError> {
+    /// Adds a port as it is at home, at this depth of the tree.
+    fn mirror(&mut self, device: Bdf, home: &HomePort, depth: usize) -> Result<(), TopologyError> {
+        let HomePort { bdf, bridge, .. } = *home;
         if bdf.domain() != 0 {
             return Err(TopologyError::Domain { device });
         }
-        let Some((function, bridge)) = host.function(bdf).and_then(|f| Some((f, f.bridge?))) else {
-            return Ok(());
-        };
-        let (primary, secondary, subordinate) = (bdf.bus(), bridge.secondary, bridge.subordinate);
         let kind = kind(bridge.express, depth);
-        let slot = slot_behind(host, secondary).filter(|_| kind != PortKind::Upstream);
+        let slot = home.slot.filter(|_| kind != PortKind::Upstream);
         let buses = BusNumbers {
-            primary,
-            secondary,
-            subordinate,
+            primary: bdf.bus(),
+            secondary: bridge.secondary,
+            subordinate: bridge.subordinate,
         };
-        self.ports
-            .insert(bdf, port(kind, identity(function), buses, slot));
+        self.ports.insert(bdf, port(kind, home.identity, buses, slot));
         Ok(())
     }
 
@@ -390,7 +382,7 @@ mod tests {
         let mut refusals = Vec::new();
         let offers = Offer::all(&wanted, host, &mut refusals);
         assert!(refusals.is_empty(), "{refusals:?}");
-        Topology::of(&offers, host)
+        Topology::of(&offers, host, None)
     }
 
     fn socket(folder: &Path, name: &str) -> PathBuf {

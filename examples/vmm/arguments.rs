@@ -15,8 +15,8 @@ use pellucid::{
 
 use crate::boot_plan::BootPlanArguments;
 use crate::firmware_arguments::FirmwareArguments;
-
 use crate::twin::TwinCommand;
+use crate::twin_arguments::{self, TwinArguments};
 
 /// The reference VMM of Pellucid: runs an ordinary server disk as a logical server on lent hardware.
 #[derive(Parser)]
@@ -100,11 +100,11 @@ pub(crate) struct RunArguments {
     #[arg(long)]
     pub(crate) name: String,
     /// Number of vCPUs, or a list of host CPUs to pin them to (2-5,8; one CPU: 3,)
-    #[arg(long, value_parser = parse_cpus)]
-    cpus: Result<CpuRequest, SpecError>,
+    #[arg(long, value_parser = parse_cpus, required_unless_present = "twin")]
+    cpus: Option<Result<CpuRequest, SpecError>>,
     /// Memory, for example 512M or 4G
-    #[arg(long, value_parser = parse_size)]
-    memory: u64,
+    #[arg(long, value_parser = parse_size, required_unless_present = "twin")]
+    memory: Option<u64>,
     /// Pages that back the memory
     #[arg(long, value_enum, default_value_t = Pages::Size4k)]
     pages: Pages,
@@ -158,7 +158,7 @@ struct CpuArguments {
 
 #[derive(Args)]
 struct MachineArguments {
-    /// SMBIOS tables that the guest finds: host, for its share of the machine; host-with-text, with the maker's and owner's free text; none
+    /// SMBIOS tables that the guest finds: host, for its share of the machine (with --twin, of that one); host-with-text, with the maker's and owner's free text; none
     #[arg(long, value_name = "WHICH", default_value_t = SmbiosPolicy::Host)]
     smbios: SmbiosPolicy,
     /// File that keeps how far the guest has set its clock from the host's, so that the clock runs on when the server is started again
@@ -166,6 +166,8 @@ struct MachineArguments {
     rtc_offset: Option<PathBuf>,
     #[command(flatten)]
     firmware: FirmwareArguments,
+    #[command(flatten)]
+    twin: TwinArguments,
 }
 
 #[derive(Args)]
@@ -235,16 +237,29 @@ impl RunArguments {
         self.machine.rtc_offset.as_deref()
     }
 
-    /// What is asked of Pellucid.
-    pub(crate) fn spec(&self) -> Result<ServerSpec, SpecError> {
+    /// The captured machine that is asked for.
+    pub(crate) fn twin(&self) -> &TwinArguments {
+        &self.machine.twin
+    }
+
+    /// What is asked of Pellucid. Where a captured machine is, this host is captured for it.
+    pub(crate) fn spec(&self) -> Result<ServerSpec, Box<dyn std::error::Error>> {
         let share = self.cpu.share();
-        let cpus = self.cpus.clone()?;
+        let machine = self.twin().machine()?;
+        let cpus = match &self.cpus {
+            Some(cpus) => cpus.clone()?,
+            None => twin_arguments::cpus(machine.as_ref())?,
+        };
         let pages = match self.pages {
             Pages::Size4k => PageSize::Size4K,
             Pages::Size2m => PageSize::Size2M,
             Pages::Size1g => PageSize::Size1G,
         };
-        let mut partition = PartitionSpec::on(&self.name, cpus.clone(), self.memory)?
+        let memory = match self.memory {
+            Some(memory) => memory,
+            None => twin_arguments::memory(machine.as_ref(), pages.bytes())?,
+        };
+        let mut partition = PartitionSpec::on(&self.name, cpus.clone(), memory)?
             .with_pages(pages)?
             .with_nodes(self.nodes.clone());
         if self.cpu.dedicated || cpus.listed().is_some() && share.is_none() {
@@ -268,6 +283,7 @@ impl RunArguments {
             smbios: self.machine.smbios,
             clock_offset: 0,
             devices: self.devices.clone(),
+            machine,
         })
     }
 }
@@ -457,6 +473,20 @@ mod tests {
         assert!(run(&["--boot-disk", "d", "--entry", "a.conf"]).is_ok());
         assert!(run(&["--kernel", "k", "--entry", "a.conf"]).is_err());
         assert!(run(&["--firmware", "f", "--entry", "a.conf"]).is_err());
+    }
+
+    #[test]
+    fn cpus_and_memory_are_said_or_a_capture_knows_them() {
+        let words = |more: &[&str]| {
+            let start = ["vmm", "run", "--name", "db1", "--kernel", "k"];
+            Cli::try_parse_from(start.iter().chain(more))
+        };
+        assert!(words(&[]).is_err());
+        assert!(words(&["--cpus", "2"]).is_err());
+        assert!(words(&["--twin", "f.json"]).is_ok());
+        assert!(words(&["--twin", "f.json", "--cpus", "2", "--twin-allow", "changes-name"]).is_ok());
+        assert!(words(&["--twin", "f.json", "--twin-allow", "all"]).is_err());
+        assert!(words(&["--cpus", "2", "--memory", "1G", "--twin-allow", "none"]).is_err());
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod selftest;
 mod signals;
 mod state;
 mod twin;
+mod twin_arguments;
 mod wake;
 
 use std::error::Error;

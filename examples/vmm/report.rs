@@ -14,8 +14,15 @@ pub(crate) fn check(arguments: &RunArguments) -> Outcome {
     let spec = arguments.spec()?;
     let examination = spec.examine(&state::open()?)?.with_root_drivers();
     match arguments.json {
-        true => say!("{}", serde_json::to_string_pretty(&as_json(&spec, &examination))?),
-        false => print_plan(&spec, &examination),
+        true => {
+            let mut report = as_json(&spec, &examination);
+            report["twin"] = arguments.twin().as_json(&examination);
+            say!("{report:#}");
+        }
+        false => {
+            print_plan(&spec, &examination);
+            arguments.twin().print(&examination);
+        }
     }
     Ok(complain(&examination))
 }
@@ -72,7 +79,11 @@ fn print_plan(spec: &ServerSpec, examination: &Examination) {
     firmware_arguments::print(&spec.source);
     if let Some(smbios) = examination.smbios() {
         let (count, left) = (smbios.structures().count(), smbios.left_out().len());
-        say!("  smbios   {count} records of the host's for its share, {left} left out");
+        let whose = match spec.machine {
+            Some(_) => "captured machine's",
+            None => "host's",
+        };
+        say!("  smbios   {count} records of the {whose} for its share, {left} left out");
     }
     for (offer, guest) in examination.devices() {
         let guest = guest.map_or("nothing yet".to_owned(), |guest| guest.to_string());

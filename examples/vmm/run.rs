@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use pellucid::partition::Bdf;
 use pellucid::passthrough::ResetReport;
-use pellucid::{Console as GuestConsole, LogicalServer, ServerEvent, Source, Then};
+use pellucid::twin::Class;
+use pellucid::{Console as GuestConsole, LogicalServer, ServerEvent, ServerSpec, Source, Then};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::arguments::RunArguments;
@@ -25,13 +26,14 @@ use crate::{Outcome, Status, progress, state};
 /// Runs the server until it powers off; a reset starts it again unless it must not.
 pub(crate) fn run(arguments: &RunArguments) -> Outcome {
     let mut requests = Requests::listen()?;
+    let spec = arguments.spec()?;
     let mut kept = Kept {
         unplugged: BTreeSet::new(),
         clock: Clock::open(arguments.clock())?,
         warned: false,
     };
     loop {
-        let end = run_once(arguments, &mut requests, &mut kept)?;
+        let end = run_once((arguments, spec.clone()), &mut requests, &mut kept)?;
         match end {
             End::Reset if !arguments.no_reboot => {
                 tell!("vmm: the guest asked for a reset; starting it again\r");
@@ -70,12 +72,11 @@ struct Kept {
 }
 
 fn run_once(
-    arguments: &RunArguments,
+    (arguments, mut spec): (&RunArguments, ServerSpec),
     requests: &mut Requests,
     kept: &mut Kept,
 ) -> Result<End, Box<dyn std::error::Error>> {
     let state = state::open()?;
-    let mut spec = arguments.spec()?;
     spec.clock_offset = kept.clock.offset();
     spec.devices.retain(|device| {
         let at = device.host().or(device.wanted());
@@ -85,6 +86,10 @@ fn run_once(
         }
         stays.is_none()
     });
+    if kept.warned {
+        // What was let pass at the start stays so, and what was unplugged since is known to be missing.
+        spec.machine = spec.machine.map(|machine| machine.allowing(Class::BreaksBoot));
+    }
     let hot_plug = spec.devices.iter().any(|device| device.hot_plug);
     let examination = spec.examine(&state)?;
     if !std::mem::replace(&mut kept.warned, true) {

@@ -67,9 +67,14 @@ fn capture(root: Option<&Path>) -> Outcome {
 
 /// The refusals of a server that this host would not start do not keep its machine from being told, as far as it is planned.
 fn predict(arguments: &RunArguments) -> Outcome {
-    let examination = arguments.spec()?.examine(&state::open()?)?;
+    let spec = arguments.spec()?;
+    let examination = spec.examine(&state::open()?)?;
     let status = complain(&examination);
-    if let Some(guest) = examination.predict(&Twin::capture()) {
+    let host = match &spec.machine {
+        Some(machine) => machine.host().clone(),
+        None => Twin::capture(),
+    };
+    if let Some(guest) = examination.predict(&host) {
         say!("{}", guest.to_json()?);
     }
     Ok(status)
@@ -101,7 +106,7 @@ fn of(diff: &Diff) -> Status {
 }
 
 /// No more of a file than a twin can have.
-fn read(path: &Path) -> Result<Twin, String> {
+pub(crate) fn read(path: &Path) -> Result<Twin, String> {
     let said = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|error| said(&error))?;

@@ -36,6 +36,9 @@ fuzz_target!(|bytes: &[u8]| {
     });
     assert!(guest.diff(&guest, None).differences.is_empty());
     let _ = before.diff(&guest, None);
+    let pairs = before.recognize(&after);
+    let (shown, assumed) = after.shown_as(&before, &pairs);
+    assert!(assumed.len() <= pairs.len() && shown.nics.len() >= after.nics.len());
     let diff = before.diff(&after, None);
     let page = diff.html(&before, &after, ["before", "after"]);
     assert!(!page.contains("<script") && !page.contains('\u{1b}'));

@@ -1,7 +1,7 @@
 //! One port of a guest's tree: what it looks like, after the host's or by itself. Pure.
 
 use pellucid_chipset::{BusNumbers, Link, PortIdentity, PortKind, RootPortSpec, Windows};
-use pellucid_passthrough::{Function, Inventory};
+use pellucid_passthrough::{Ids, Inventory};
 
 /// The kind of a host's port. One whose own word is not known is taken for what ports at its depth are: below a root port, switches
 /// have one towards the root and some towards devices.
@@ -33,8 +33,7 @@ pub(super) fn port(
     }
 }
 
-pub(super) fn identity(function: &Function) -> PortIdentity {
-    let ids = function.ids;
+pub(super) fn identity(ids: &Ids) -> PortIdentity {
     let [vendor, device] = ids.subsystem;
     let subsystem = (vendor != 0).then_some((vendor, device));
     PortIdentity {
@@ -51,13 +50,12 @@ pub(super) fn slot_behind(host: &Inventory, bus: u8) -> Option<u16> {
         .functions
         .values()
         .find(|f| f.bdf.domain() == 0 && f.bdf.bus() == bus)?;
-    behind
-        .place
-        .slot
-        .as_ref()?
-        .parse()
-        .ok()
-        .filter(|slot| (1..0x2000).contains(slot))
+    slot_number(behind.place.slot.as_deref()?)
+}
+
+/// A slot's name as the number that a port can have.
+pub(super) fn slot_number(name: &str) -> Option<u16> {
+    name.parse().ok().filter(|slot| (1..0x2000).contains(slot))
 }
 
 /// Wider than any device behind it, so that no driver believes itself throttled by a port that does not carry its traffic.

@@ -11,6 +11,7 @@ mod pci;
 mod tables;
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +78,39 @@ impl Class {
         Class::Cosmetic,
         Class::None,
     ];
+
+    /// Its name in JSON and on command lines.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Class::None => "none",
+            Class::Cosmetic => "cosmetic",
+            Class::LicenceRisk => "licence-risk",
+            Class::ChangesName => "changes-name",
+            Class::BreaksBoot => "breaks-boot",
+        }
+    }
+}
+
+/// A word that is no class.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{text:?} is no class of differences; write none, cosmetic, licence-risk, changes-name or breaks-boot"
+)]
+pub struct ClassError {
+    /// The word.
+    pub text: String,
+}
+
+impl FromStr for Class {
+    type Err = ClassError;
+
+    fn from_str(text: &str) -> Result<Class, ClassError> {
+        let class = Class::ALL.into_iter().find(|class| class.word() == text);
+        class.ok_or_else(|| ClassError {
+            text: text.to_owned(),
+        })
+    }
 }
 
 impl fmt::Display for Class {

@@ -6,6 +6,7 @@ use pellucid_image::{Smbios as Tables, Structure};
 use pellucid_partition::Bdf;
 use pellucid_passthrough::{Bridge, Ids, Place};
 
+use crate::cpus::Thread;
 use crate::disks::Disk;
 use crate::memory::{Memory, MemoryNode};
 use crate::network::Nic;
@@ -168,7 +169,19 @@ impl Twin {
         }
         guest.cpus = self.cpus.clone();
         guest.cpus.leaves.clear();
-        guest.cpus.threads.truncate(share.cpus);
+        // As the board tells them: one package of cores with one thread each.
+        let node = |id: usize| self.cpus.threads.get(id).map_or(0, |thread| thread.node);
+        let thread = |core: i32| {
+            let id = usize::try_from(core).ok()?;
+            Some(Thread {
+                id,
+                package: 0,
+                core,
+                node: node(id),
+            })
+        };
+        let last = i32::try_from(share.cpus).unwrap_or(i32::MAX);
+        guest.cpus.threads = (0..last).filter_map(thread).collect();
         guest.cpus.flags.insert("hypervisor".to_owned());
         guest.memory = Memory {
             nodes: vec![MemoryNode {

@@ -14,13 +14,14 @@ mod memory;
 mod naming;
 mod network;
 mod pci;
+mod recognized;
 mod report;
 mod tables;
 mod twin;
 
 pub use clock::Clock;
 pub use cpus::{Cpus, Leaf, Thread};
-pub use diff::{Class, Diff, Difference, NameRow, Side};
+pub use diff::{Class, ClassError, Diff, Difference, NameRow, Side};
 pub use disks::Disk;
 pub use efi::{BootEntry, Firmware, Variable};
 pub use error::TwinError;

@@ -155,6 +155,21 @@ proptest! {
     }
 
     #[test]
+    fn whatever_is_recognized_is_there_and_is_one_thing(captured in twin(), here in twin()) {
+        let pairs = captured.recognize(&here);
+        let there: std::collections::BTreeSet<_> = pairs.values().collect();
+        prop_assert_eq!(there.len(), pairs.len());
+        for (own, before) in &pairs {
+            prop_assert!(here.pci.functions.contains_key(own) && captured.pci.functions.contains_key(before));
+        }
+        let (shown, assumed) = here.shown_as(&captured, &pairs);
+        prop_assert!(shown.nics.len() >= here.nics.len() && shown.disks.len() >= here.disks.len());
+        prop_assert!(assumed.iter().all(|function| pairs.contains_key(function)));
+        // A machine is itself, whatever its parts say.
+        prop_assert!(captured.recognize(&captured).iter().all(|(own, before)| own == before));
+    }
+
+    #[test]
     fn names_are_fit_for_the_kernel_and_nobodys_twice(twin in twin(), version in 238..260_u32) {
         let mut given: BTreeMap<String, String> = BTreeMap::new();
         for (nic, names) in twin.names(Scheme::of_version(version).unwrap()) {
