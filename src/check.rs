@@ -6,6 +6,7 @@ use pellucid_image::{BootPlan, SmbiosTables};
 use pellucid_partition::{Bdf, CgroupTree, CpuMode, Inventory, Plan, PlanError, Resource, StateDir};
 use pellucid_passthrough::{Inventory as PciInventory, Quarantine, TakeError};
 use pellucid_twin::Diff;
+use pellucid_vcpu::VcpuPolicy;
 
 use crate::boot::Boot;
 use crate::error::CheckError;
@@ -29,6 +30,7 @@ pub struct Checked {
     pub(crate) smbios: Option<SmbiosTables>,
     pub(crate) numa: Option<Numa>,
     pub(crate) clock_offset: i64,
+    pub(crate) vcpus: VcpuPolicy,
 }
 
 /// Everything that a check found: each part, or why there is none; and what else is refused.
@@ -167,8 +169,17 @@ impl Examination {
     /// The server to start, if nothing was refused; else the first refusal.
     pub fn accept(self) -> Result<Checked, CheckError> {
         self.kvm?;
+        let plan = self.plan?;
+        let vcpus = VcpuPolicy {
+            topology: self
+                .machine
+                .as_ref()
+                .and_then(|judged| judged.machine.topology(plan.vcpus())),
+            ..VcpuPolicy::default()
+        };
         let checked = Checked {
-            plan: self.plan?,
+            plan,
+            vcpus,
             cpu: self.cpu,
             boot: self.boot?,
             offers: self.offers,

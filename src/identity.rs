@@ -101,7 +101,12 @@ impl SmbiosPolicy {
             Self::Host => FreeText::LeftOut,
             Self::HostWithText => FreeText::Kept,
         };
-        let mut share = SmbiosShare::new(plan.layout(), plan.vcpus() as u32);
+        let vcpus = plan.vcpus();
+        let mut share = SmbiosShare::new(plan.layout(), vcpus as u32);
+        if let Some(machine) = machine {
+            share.threads_per_core = machine.threads_per_core(vcpus);
+            share.cores /= share.threads_per_core;
+        }
         for (offer, guest) in offers.iter().zip(topology.places()) {
             let host = offer.spec().hardware();
             let known = match machine {

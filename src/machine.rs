@@ -10,6 +10,7 @@ use pellucid_image::{Smbios, SmbiosError};
 use pellucid_partition::Bdf;
 use pellucid_passthrough::Bridge;
 use pellucid_twin::{Class, Diff, Difference, PciFunction, Twin};
+use pellucid_vcpu::Topology;
 
 use crate::error::MachineError;
 use crate::identity::{CheckWarning, SmbiosPolicy};
@@ -90,6 +91,21 @@ impl Machine {
         (count > 0).then_some(count)
     }
 
+    /// How many threads each of a server's cores has, if it has so many vCPUs: as many as on the captured machine where all of its cores have
+    /// equally many (1, 2 or 4) and no core would be left incomplete, else one.
+    #[must_use]
+    pub fn threads_per_core(&self, vcpus: usize) -> u32 {
+        let mut cores: BTreeMap<(i32, i32), u32> = BTreeMap::new();
+        for thread in &self.captured().cpus.threads {
+            *cores.entry((thread.package, thread.core)).or_default() += 1;
+        }
+        let count = cores.values().next().copied().unwrap_or(1);
+        let fits = matches!(count, 1 | 2 | 4)
+            && cores.values().all(|threads| *threads == count)
+            && vcpus.is_multiple_of(count as usize);
+        if fits { count } else { 1 }
+    }
+
     /// Bytes of its RAM in whole 2 MiB, as the firmware told them, else as many as its kernel managed; none if the capture does not know.
     #[must_use]
     pub fn memory(&self) -> Option<u64> {
@@ -99,6 +115,11 @@ impl Machine {
         let told = ranges.iter().map(size).fold(0, u64::saturating_add);
         let all = if told > 0 { told } else { memory.total() };
         all.checked_next_multiple_of(2 << 20).filter(|all| *all > 0)
+    }
+
+    /// The same as the guest's CPUID tells it.
+    pub(crate) fn topology(&self, vcpus: usize) -> Option<Topology> {
+        Topology::with_threads(vcpus as u32, self.threads_per_core(vcpus)).ok()
     }
 
     /// The devices at the addresses that they have on the captured machine, unless another is said.

@@ -26,7 +26,11 @@ impl Examination {
         let lent = self
             .devices()
             .filter_map(|(offer, at)| Some((offer.spec().host()?, at?)));
-        let mut guest = host.as_guest(&share(plan, topology, lent.collect(), self.smbios()));
+        let mut share = share(plan, topology, lent.collect(), self.smbios());
+        if let Some(machine) = machine {
+            share.threads_per_core = machine.threads_per_core(plan.vcpus());
+        }
+        let mut guest = host.as_guest(&share);
         guest.firmware.efi = self.has_firmware();
         if let Some(machine) = machine {
             let captured = machine.captured();
@@ -59,6 +63,7 @@ pub(crate) fn share(
             (Board::LPC, ids(&Lpc::new(PM_BASE))),
         ]),
         cpus: plan.vcpus(),
+        threads_per_core: 1,
         memory: plan.layout().memory(),
         smbios: smbios.map(|tables| [tables.anchor().to_vec(), tables.table().to_vec()]),
     }

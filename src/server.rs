@@ -10,7 +10,7 @@ use pellucid_chipset::{
 use pellucid_image::AcpiBoard;
 use pellucid_partition::{ClaimError, CpuError, CpuHold, CpuTerms, Populated, Progress, StateDir};
 use pellucid_passthrough::{Claimant, ReleaseError};
-use pellucid_vcpu::{ExitCounts, Parked, Running, StopError, VcpuPolicy};
+use pellucid_vcpu::{ExitCounts, Parked, Running, StopError};
 
 use crate::check::Checked;
 use crate::error::StartError;
@@ -128,7 +128,7 @@ impl Checked {
         if let Some((_, told)) = &firmware {
             told.look_at(board.pci());
         }
-        let parked = Parked::create(&populated, entry, &VcpuPolicy::default())?;
+        let parked = Parked::create(&populated, entry, &self.vcpus)?;
         let lent = Lent::begin(taken, (&populated, &board), (tree, bays), events)?;
         let told = Arc::clone(events);
         let running = parked.run(move |event| told(ServerEvent::of_vcpu(event)))?;

@@ -83,6 +83,17 @@ fn reader() -> Vec<u8> {
     tiny::file(&code.concat())
 }
 
+/// A kernel that says how many threads a core has (CPUID leaf 0xb), and powers off.
+fn counter() -> Vec<u8> {
+    let code = [
+        &[0xb8, 0x0b, 0, 0, 0, 0x31, 0xc9, 0x0f, 0xa2][..], // mov eax, 0xb; xor ecx, ecx; cpuid
+        &[0x8d, 0x43, b'0', 0xba, 0xf8, 0x03, 0, 0, 0xee], // lea eax, [ebx + '0']; mov edx, 0x3f8; out dx, al
+        &[0xba, 0x04, 0x06, 0, 0, 0x66, 0xb8, 0, 0x34],    // mov edx, 0x604 (PM1 control); mov ax, 0x3400
+        &[0x66, 0xef, 0xf4],                               // out dx, ax; hlt
+    ];
+    tiny::file(&code.concat())
+}
+
 struct Files {
     vmm: Vmm,
     twin: PathBuf,
@@ -165,6 +176,27 @@ fn cpus_and_memory_are_the_captured_machines_if_they_are_not_said() {
     );
     let table = predicted.smbios.table.unwrap().0;
     assert!(table.windows(7).any(|part| part == b"SN-0042"));
+}
+
+#[test]
+fn cores_have_as_many_threads_as_the_captured_ones() {
+    for threads_of_a_core in [1, 2] {
+        let thread = |id: usize| Thread {
+            id,
+            package: 0,
+            core: i32::try_from(id / threads_of_a_core).unwrap(),
+            node: 0,
+        };
+        let mut files = Files::new(|mut twin| {
+            twin.cpus.threads = (0..2).map(thread).collect();
+            twin
+        });
+        files.kernel = files.vmm.file("counter", &counter());
+        let answer = files.ask(&["run"], &["--memory", "16M"]);
+        assert_eq!(answer.status, Some(0), "{answer:?}");
+        assert_eq!(answer.out, threads_of_a_core.to_string());
+        assert!(!answer.err.contains("cpus cores"), "{answer:?}");
+    }
 }
 
 #[test]

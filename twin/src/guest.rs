@@ -25,6 +25,8 @@ pub struct GuestShare {
     pub board: BTreeMap<Bdf, Ids>,
     /// How many CPUs it has.
     pub cpus: usize,
+    /// How many of them are threads of one core; 0 counts as 1.
+    pub threads_per_core: u32,
     /// Bytes of memory.
     pub memory: u64,
     /// Its SMBIOS entry point and table, if it has any.
@@ -169,14 +171,15 @@ impl Twin {
         }
         guest.cpus = self.cpus.clone();
         guest.cpus.leaves.clear();
-        // As the board tells them: one package of cores with one thread each.
+        // As the guest is told of them: one package of equal cores.
         let node = |id: usize| self.cpus.threads.get(id).map_or(0, |thread| thread.node);
-        let thread = |core: i32| {
-            let id = usize::try_from(core).ok()?;
+        let siblings = i32::try_from(share.threads_per_core.max(1)).unwrap_or(i32::MAX);
+        let thread = |number: i32| {
+            let id = usize::try_from(number).ok()?;
             Some(Thread {
                 id,
                 package: 0,
-                core,
+                core: number / siblings,
                 node: node(id),
             })
         };

@@ -72,6 +72,7 @@ fn mirrored() -> GuestShare {
         .into(),
         board: BTreeMap::new(),
         cpus: 1,
+        threads_per_core: 1,
         memory: 1 << 30,
         smbios: Some(tables(&[onboard(1, bdf("0000:00:19.0"), 0x85)])),
     }
@@ -133,6 +134,15 @@ fn a_spoilt_placement_is_predicted_before_anything_is_touched() {
     );
     share.devices.remove(&bdf("0000:01:00.0"));
     assert_eq!(host.diff(&host.as_guest(&share), None).worst(), Class::BreaksBoot);
+}
+
+#[test]
+fn cpus_are_cores_of_one_package_with_equal_threads() {
+    let mut share = mirrored();
+    for (cpus, threads_per_core, counts) in [(4, 2, [1, 2, 4]), (3, 0, [1, 3, 3]), (0, 1, [0, 0, 0])] {
+        (share.cpus, share.threads_per_core) = (cpus, threads_per_core);
+        assert_eq!(server().as_guest(&share).cpus.counts(), counts);
+    }
 }
 
 #[test]

@@ -91,3 +91,25 @@ fn sizes_are_those_that_the_firmware_told_and_odd_ones_are_none() {
     captured.memory.firmware = vec![ram(0, u64::MAX), ram(9, 3)];
     assert_eq!(sizes(&captured).1, None);
 }
+
+#[test]
+fn cores_have_their_threads_where_that_goes_up() {
+    let threads = |cores: &[(i32, i32)], vcpus| {
+        let mut captured = Twin::empty();
+        let threads = cores.iter().enumerate();
+        let thread = |(id, (package, core)): (usize, &(i32, i32))| Thread {
+            package: *package,
+            core: *core,
+            ..thread(id)
+        };
+        captured.cpus.threads = threads.map(thread).collect();
+        Machine::new(captured, &Twin::empty()).threads_per_core(vcpus)
+    };
+    // Linux numbers the second threads after all first ones.
+    let two = [(0, 0), (0, 1), (0, 0), (0, 1)];
+    assert_eq!((threads(&two, 4), threads(&two, 2), threads(&two, 3)), (2, 2, 1));
+    assert_eq!(threads(&[(0, 0), (1, 0)], 2), 1, "cores of two packages");
+    assert_eq!(threads(&[(0, 0), (0, 0), (0, 1)], 4), 1, "one core has less");
+    assert_eq!(threads(&[(0, 0); 3], 3), 1, "no guest has three");
+    assert_eq!(threads(&[], 4), 1);
+}
