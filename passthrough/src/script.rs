@@ -66,6 +66,18 @@ impl Script {
         Script { refused, ..self }
     }
 
+    /// A function with these bytes for its configuration space.
+    pub(crate) fn of(space: Vec<u8>) -> Script {
+        let space = Mutex::new(space);
+        let script = Script::new();
+        Script { space, ..script }
+    }
+
+    /// Becomes these.
+    pub(crate) fn turn(&self, space: Vec<u8>) {
+        *self.space.lock().unwrap() = space;
+    }
+
     /// As hardware does: also what software cannot write.
     pub(crate) fn set(&self, at: usize, value: u32) {
         self.space.lock().unwrap()[at..at + 4].copy_from_slice(&value.to_le_bytes());
@@ -113,7 +125,11 @@ impl Transport for Script {
         let at = offset as usize;
         match self.gone.load(Ordering::Relaxed) {
             true => data.fill(0xff),
-            false => data.copy_from_slice(&self.space.lock().unwrap()[at..at + data.len()]),
+            false => {
+                let space = self.space.lock().unwrap();
+                let found = space.get(at..at + data.len());
+                data.copy_from_slice(found.ok_or(io::ErrorKind::InvalidInput)?);
+            }
         }
         Ok(())
     }
@@ -122,6 +138,9 @@ impl Transport for Script {
         let at = offset as usize;
         if self.gone.load(Ordering::Relaxed) {
             return Ok(());
+        }
+        if at + data.len() > self.space.lock().unwrap().len() {
+            return Err(io::ErrorKind::InvalidInput.into());
         }
         if at != Self::UNCORRECTABLE && at != Self::CORRECTABLE {
             self.space.lock().unwrap()[at..at + data.len()].copy_from_slice(data);

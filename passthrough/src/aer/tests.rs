@@ -1,5 +1,7 @@
 //! What is said of errors, from scripted registers and from the folders of a host.
 
+mod hostile;
+
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
