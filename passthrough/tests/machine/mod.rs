@@ -1,4 +1,5 @@
-//! PCI trees of machines that exist, made of files: ids, classes, drivers and IOMMU groups as these machines have them.
+//! PCI trees of kinds of machines that exist, made of files: ids, classes, drivers and IOMMU groups as such machines have them. Written down by
+//! hand and shortened to what decides who can be lent; none is a capture.
 #![allow(
     dead_code,
     clippy::unwrap_used,
