@@ -79,10 +79,16 @@ impl Watch {
 }
 
 impl Watch {
+    /// The fault of the emulator that showed in a silence since [`Watch::seen`] was asked.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        let found = locked(&self.looks).lost_interrupt;
+        found.then_some(Fault::LostInterrupt)
+    }
+
     /// What the CPUs did in the longest silence since this was asked before, and the fault of the emulator that showed in any.
     pub(crate) fn seen(&self) -> (Vec<String>, Option<Fault>) {
+        let fault = self.fault();
         let looks = std::mem::take(&mut *locked(&self.looks));
-        let fault = looks.lost_interrupt.then_some(Fault::LostInterrupt);
         (looks.longest.iter().map(Look::to_string).collect(), fault)
     }
 }

@@ -300,14 +300,16 @@ fn a_crash_of_the_emulator_is_rerun_and_counted() {
 
 /// Takes the 31 seconds in which a silent machine is looked at a second time.
 #[test]
-fn a_failure_beside_a_processor_that_sleeps_with_an_interrupt_in_service_is_rerun() {
+fn what_waits_beside_a_processor_that_sleeps_with_an_interrupt_in_service_is_ended_and_rerun() {
     let folder = tempfile::tempdir().unwrap();
-    let mark = folder.path().join("failed");
+    let mark = folder.path().join("waited");
     let mark = mark.display();
-    let once = format!("if test -e {mark}; then {PASSES}; else touch {mark}; sleep 31; exit 101; fi");
-    let (rows, boots) = session_for(Manner::StuckOnce, Duration::from_secs(60), &[&once]);
+    let once = format!("if test -e {mark}; then {PASSES}; else touch {mark}; sleep 600; fi");
+    let guard = Duration::from_secs(300);
+    let (rows, boots) = session_for(Manner::StuckOnce, guard, &[&once]);
     assert_eq!((rows[0].tally.passed, rows[0].tally.failed, boots), (3, 0, 2));
     assert_eq!(rows[0].reruns, [Fault::LostInterrupt]);
+    assert!(rows[0].took < guard, "it was waited for to its guard");
 }
 
 #[test]

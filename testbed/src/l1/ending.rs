@@ -74,7 +74,9 @@ impl L1 {
         self.keep = true;
         let console = self.log("console.log");
         let spinning = fault::is_spinning(self.emulator.id());
-        let fault = fault::in_logs(&self.log("emulator.log"), &console).or(Some(Fault::Hang { spinning }));
+        let fault = fault::in_logs(&self.log("emulator.log"), &console)
+            .or(self.fault_seen())
+            .or(Some(Fault::Hang { spinning }));
         let detail = format!("last on the console: {}", last_lines(&console, 3));
         L1Error::Hung {
             during: during.to_owned(),
@@ -83,6 +85,11 @@ impl L1 {
             log: self.console_log(),
             fault,
         }
+    }
+
+    /// The fault of the emulator that showed in a silence since [`L1::silences`] was asked.
+    pub(crate) fn fault_seen(&self) -> Option<Fault> {
+        self.watch.as_ref()?.fault()
     }
 
     /// What the CPUs did in the longest silence since this was asked before, and the fault of the emulator that showed in any.

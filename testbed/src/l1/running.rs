@@ -107,8 +107,18 @@ impl<'l1> Running<'l1> {
             if now >= deadline {
                 return Err(self.guard_expired());
             }
-            let wait = until.min(deadline).saturating_duration_since(now);
+            let wait = until
+                .min(deadline)
+                .saturating_duration_since(now)
+                .min(BETWEEN_LOOKS);
             match self.l1.channels.next(wait) {
+                // Nothing comes of waiting for that.
+                None if self.l1.fault_seen().is_some() => {
+                    self.finished = true;
+                    return Err(self
+                        .l1
+                        .hung(&format!("`{}` ran", self.title), self.begun.elapsed()));
+                }
                 None if Instant::now() >= until => return Ok(Next::Quiet),
                 None => {}
                 Some(Event::Closed) => {
@@ -168,7 +178,7 @@ impl<'l1> Running<'l1> {
             return self.l1.hung(&format!("{during} and was to be killed"), limit);
         }
         self.l1.keep_folder();
-        let fault = fault::stall(&self.l1.console(), &place).or(self.l1.silences().1);
+        let fault = fault::stall(&self.l1.console(), &place).or(self.l1.fault_seen());
         let detail = if place.is_empty() {
             "no task was left".to_owned()
         } else {
@@ -243,3 +253,6 @@ impl Drop for Running<'_> {
         self.ends_within(Duration::from_secs(20));
     }
 }
+
+/// How soon a fault that was seen ends what waits.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);

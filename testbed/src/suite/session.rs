@@ -81,6 +81,7 @@ impl<'a> Session<'a> {
                 }
                 Err(error) => error,
             };
+            self.look_back();
             self.running = None;
             self.progress.say(format!("{}: {error}", binary.name));
             self.progress
