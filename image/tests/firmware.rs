@@ -106,6 +106,22 @@ fn a_boot_file_comes_first_and_the_others_stay() {
 }
 
 #[test]
+fn a_variable_whose_name_only_looks_the_same_is_another() {
+    let mut store = store();
+    store.set("BootOrder\0", &[9, 0]).unwrap();
+    store.set("BootOrder", &[1, 0]).unwrap();
+    assert_eq!(store.global("BootOrder").unwrap(), [1, 0]);
+    store.set("BootOrder", &[2, 0]).unwrap();
+    assert_eq!(store.global("BootOrder").unwrap(), [2, 0]);
+    let data: Vec<_> = store
+        .variables()
+        .into_iter()
+        .map(|variable| variable.data)
+        .collect();
+    assert_eq!(data, [[9, 0], [2, 0]]);
+}
+
+#[test]
 fn a_variable_is_old_or_new_after_each_write() {
     let mut store = store();
     store.set("Timeout", b"old").unwrap();

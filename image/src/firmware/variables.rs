@@ -109,6 +109,13 @@ impl VariableStore {
     /// The variables in force.
     #[must_use]
     pub fn variables(&self) -> Vec<Variable> {
+        self.in_force()
+            .iter()
+            .map(|record| self.variable(record))
+            .collect()
+    }
+
+    fn in_force(&self) -> Vec<Record> {
         let records: Vec<_> = self.records().collect();
         let of = |record: &Record| {
             (
@@ -123,15 +130,18 @@ impl VariableStore {
         let live = records
             .iter()
             .filter(|record| record.is_live() && !replaced(record));
-        live.map(|record| self.variable(record)).collect()
+        live.cloned().collect()
     }
 
-    /// What a variable of the specification's own holds.
+    /// What a variable of the specification's own holds. Firmware compares the bytes of names, their terminators too, so this does.
     #[must_use]
     pub fn global(&self, name: &str) -> Option<Vec<u8>> {
-        let mut all = self.variables().into_iter();
-        all.find(|variable| variable.name == name && variable.vendor == Self::GLOBAL)
-            .map(|variable| variable.data)
+        let name = utf16(name);
+        let is_it = |record: &Record| {
+            self.bytes[record.vendor.clone()] == Self::GLOBAL && self.bytes[record.name.clone()] == name
+        };
+        let found = self.in_force().into_iter().find(is_it)?;
+        Some(self.bytes[found.data].to_vec())
     }
 
     /// Puts `file` first in the boot order, unless an option for it is there: then nothing changes.
