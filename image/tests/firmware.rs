@@ -122,6 +122,22 @@ fn a_variable_whose_name_only_looks_the_same_is_another() {
 }
 
 #[test]
+fn a_record_behind_the_free_space_is_not_brought_back() {
+    let mut whole = store();
+    let before = whole.bytes().to_vec();
+    let place = whole.set("One", &[1; 4]).unwrap()[0].clone();
+    whole.set("Two", &[2; 4]).unwrap();
+    let mut image = whole.bytes().to_vec();
+    let first = place.offset as usize..place.offset as usize + place.data.len();
+    image[first.clone()].copy_from_slice(&before[first]);
+    let mut store = VariableStore::of(image).unwrap();
+    assert_eq!(store.variables(), []);
+    let refusal = store.set("One", &[1; 4]).unwrap_err().to_string();
+    assert!(refusal.contains("start with a new store"), "{refusal}");
+    assert_eq!(store.variables(), []);
+}
+
+#[test]
 fn a_variable_is_old_or_new_after_each_write() {
     let mut store = store();
     store.set("Timeout", b"old").unwrap();

@@ -187,10 +187,14 @@ impl VariableStore {
         let records: Vec<_> = self.records().collect();
         let start = records.last().map_or(self.first, Record::next);
         let room = start.checked_add(record.len()).filter(|&end| end <= self.end);
-        let place = room.and_then(|end| self.bytes.get(start..end));
-        let place =
-            place.ok_or_else(|| refused("the store is full; delete variables, or start with a new store"))?;
-        if place.iter().any(|byte| *byte != 0xff) {
+        if room.is_none() {
+            return Err(refused(
+                "the store is full; delete variables, or start with a new store",
+            ));
+        }
+        // A record that lies behind what is free would count once the new one leads to it.
+        let free = self.bytes.get(start..self.end).unwrap_or_default();
+        if free.iter().any(|byte| *byte != 0xff) {
             return Err(refused(
                 "what should be free in the store is not; start with a new store",
             ));
