@@ -66,7 +66,7 @@ impl Watch {
                 let last = signs.last();
                 if patience.is_over(last, Instant::now()) {
                     // What cannot be helped is reported as what it is by those who wait for the machine.
-                    let _ = retranslate(&socket, last.elapsed(), |look| locked(&kept).add(last, look));
+                    let _ = look_and_step(&socket, last.elapsed(), |look| locked(&kept).add(last, look));
                 }
             }
         });
@@ -171,29 +171,12 @@ impl Patience {
     }
 }
 
-/// Looks at the machine whose debugger listens at `socket`, some times a moment apart, and has it translated anew. It stands
-/// still for some milliseconds each time.
+/// Looks at the machine whose debugger listens at `socket`, and has it translated anew by a step: of a CPU that runs, because QEMU drops
+/// its translations only when a step was made, and one that sleeps makes none. If all of them sleep, none goes in a circle. The machine
+/// stands still for some milliseconds, once: stops are not above suspicion of losing an interrupt themselves.
 ///
 /// # Errors
 /// No debugger listens there, or it does not answer as QEMU's does; the machine then goes on as it was.
-fn retranslate(socket: &Path, silence: Duration, mut take: impl FnMut(Look)) -> io::Result<()> {
-    for _ in 1..LOOKS {
-        // The step is made whatever comes of the looks.
-        let _ = look_alone(socket, silence).map(&mut take);
-        std::thread::sleep(BETWEEN);
-    }
-    look_and_step(socket, silence, take)
-}
-
-fn look_alone(socket: &Path, silence: Duration) -> io::Result<Look> {
-    let mut debugger = Debugger::connect(socket)?;
-    let look = look(&mut debugger, silence);
-    debugger.leave()?;
-    look
-}
-
-/// The last of the looks, and the step: of a CPU that runs, because QEMU drops its translations only when a step was made, and one
-/// that sleeps makes none. If all of them sleep, none goes in a circle.
 fn look_and_step(socket: &Path, silence: Duration, take: impl FnOnce(Look)) -> io::Result<()> {
     let mut debugger = Debugger::connect(socket)?;
     let look = look(&mut debugger, silence);
@@ -221,11 +204,8 @@ fn look(debugger: &mut Debugger, silence: Duration) -> io::Result<Look> {
 const TICK: Duration = Duration::from_secs(1);
 /// Longer than what runs here is silent when it works, shorter than what waits for it would bear.
 const FIRST: Duration = Duration::from_secs(15);
-/// Whether a CPU stands or goes in a circle shows in this many looks.
-const LOOKS: u32 = 3;
-const BETWEEN: Duration = Duration::from_millis(50);
-/// Those of the five silences that a test's wait has time for.
-const MOST_LOOKS: usize = 15;
+/// More than the wait of a test has time for.
+const MOST_LOOKS: usize = 8;
 
 #[cfg(test)]
 mod tests {
