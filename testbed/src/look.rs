@@ -46,14 +46,16 @@ impl Look {
         self.cpus.iter().position(|cpu| !cpu.halted)
     }
 
-    /// A CPU that is halted with an interrupt in service, as it was in `earlier`. Kernels end the service before they do
-    /// anything else, so an emulator that shows this has lost that, or has taken an interrupt that it did not deliver.
+    /// Whether a CPU is halted, as it was in `earlier`, by an interrupt that the emulator lost. Either one is in service both times: kernels end
+    /// the service before they do anything else. Or one is requested, the CPU takes interrupts, and not a register is another than
+    /// before: it was never told.
     pub(crate) fn lost_interrupt(&self, earlier: &Self) -> bool {
-        let pairs = self.cpus.iter().zip(&earlier.cpus);
-        let stuck = |cpu: &Cpu| cpu.in_service.filter(|_| cpu.halted);
-        pairs
-            .filter_map(|(cpu, before)| Some((stuck(cpu)?, stuck(before)?)))
-            .any(|(vector, before)| vector == before)
+        let mut pairs = self.cpus.iter().zip(&earlier.cpus);
+        pairs.any(|(cpu, before)| {
+            let served = cpu.in_service.is_some() && cpu.in_service == before.in_service;
+            let untold = cpu.requested.is_some() && cpu.flags & INTERRUPTS_ON != 0 && cpu == before;
+            cpu.halted && before.halted && (served || untold)
+        })
     }
 }
 
@@ -116,6 +118,9 @@ fn highest_of(controller: &str, register: &str) -> Option<u8> {
     vectors.filter_map(|vector| vector.parse().ok()).max()
 }
 
+/// In RFLAGS (AMD64 Architecture Programmer's Manual, volume 2, 3.1.6).
+const INTERRUPTS_ON: u64 = 1 << 9;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +165,23 @@ mod tests {
         }
         let other = STUCK.replace("251", "252");
         assert!(!look(&other).lost_interrupt(&look(STUCK)));
+    }
+
+    #[test]
+    fn a_cpu_that_slept_on_with_an_interrupt_requested_was_not_told_of_it() {
+        const WAITS: &str = "ISR\t (none)\nIRR\t 236 \n";
+        assert!(look(WAITS).lost_interrupt(&look(WAITS)));
+        assert!(!look(WAITS).lost_interrupt(&look(QUIET)));
+        let other = |from: &str, to: &str| {
+            let registers = REGISTERS.replacen(from, to, 1);
+            Look::read(Duration::ZERO, &registers, |cpu| {
+                if cpu == 0 { WAITS } else { QUIET }.to_owned()
+            })
+        };
+        let woke = other("RFL=00000206", "RFL=00000212");
+        assert!(!look(WAITS).lost_interrupt(&woke), "it has run since");
+        let deaf = other("RFL=00000206", "RFL=00000006");
+        assert!(!deaf.lost_interrupt(&deaf), "it takes none");
     }
 
     #[test]

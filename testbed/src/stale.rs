@@ -164,7 +164,7 @@ impl Patience {
             return false;
         }
         if self.spent.is_some() {
-            self.limit *= 2;
+            self.limit = (self.limit * 2).min(LONGEST);
         }
         self.spent = Some((last, now));
         true
@@ -204,6 +204,8 @@ fn look(debugger: &mut Debugger, silence: Duration) -> io::Result<Look> {
 const TICK: Duration = Duration::from_secs(1);
 /// Longer than what runs here is silent when it works, shorter than what waits for it would bear.
 const FIRST: Duration = Duration::from_secs(15);
+/// Short enough for two looks within what a test waits for its guest.
+const LONGEST: Duration = Duration::from_secs(60);
 /// More than the wait of a test has time for.
 const MOST_LOOKS: usize = 8;
 
@@ -310,14 +312,14 @@ mod tests {
     fn patience_grows_with_a_silence_and_is_new_after_a_sign_of_life() {
         let (mut patience, start) = (Patience::new(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        let over: Vec<u64> = (0..=120)
+        let over: Vec<u64> = (0..=240)
             .filter(|&now| patience.is_over(start, at(now)))
             .collect();
-        assert_eq!(over, [15, 30, 60, 120]);
-        let over: Vec<u64> = (121..=160)
-            .filter(|&now| patience.is_over(at(121), at(now)))
+        assert_eq!(over, [15, 30, 60, 120, 180, 240]);
+        let over: Vec<u64> = (241..=280)
+            .filter(|&now| patience.is_over(at(241), at(now)))
             .collect();
-        assert_eq!(over, [136, 151]);
+        assert_eq!(over, [256, 271]);
     }
 
     #[test]

@@ -26,7 +26,8 @@ pub enum Fault {
     /// The physical server answers, but its kernel waits for itself: a grace period of RCU does not end. A program
     /// cannot cause that; a processor that lost an interrupt can.
     Stall,
-    /// A CPU of the physical server slept with an interrupt in service: no interrupt below that reaches it any more.
+    /// A CPU of the physical server slept with an interrupt in service, so that none below that reaches it any more, or slept on with one
+    /// requested.
     LostInterrupt,
     /// A guest died of what neither it nor its test did: its CPU left its code, or its kernel found its own stack overwritten.
     /// The same happens to the physical server's kernel ([`Fault::KernelPanic`]).
@@ -38,9 +39,7 @@ impl fmt::Display for Fault {
         match self {
             Self::LockAssertion => out.write_str("the emulator aborted (interrupt raised without its lock)"),
             Self::Crash => out.write_str("the emulator crashed"),
-            Self::LostInterrupt => {
-                out.write_str("a processor of the emulated server slept with an interrupt in service")
-            }
+            Self::LostInterrupt => out.write_str("a processor of the emulated server lost an interrupt"),
             Self::KernelPanic => out.write_str("the emulated server's kernel died"),
             Self::Hang { spinning: true } => out.write_str("the emulated server spun without answering"),
             Self::GuestDeath => out.write_str("a guest died that nobody had let die"),
