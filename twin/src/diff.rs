@@ -18,8 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::naming::Scheme;
 use crate::twin::Twin;
 use findings::Findings;
-use pairs::Joined;
-pub(crate) use pairs::Pairs;
+pub(crate) use pairs::{Joined, Pairs};
 
 pub use nics::{NameRow, Side};
 

@@ -5,13 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pellucid_partition::Bdf;
 
+use crate::diff::Pairs;
 use crate::disks::Disk;
 use crate::network::Nic;
 use crate::pci::PciFunction;
 use crate::twin::{Note, Twin};
-
-/// Functions of one machine that are functions of another.
-type Recognized = BTreeMap<Bdf, Bdf>;
 
 impl Twin {
     /// The functions of `here` that are functions of this machine, each with its address on this one. A function is recognized by serial
@@ -20,7 +18,7 @@ impl Twin {
     #[must_use]
     pub fn recognize(&self, here: &Twin) -> BTreeMap<Bdf, Bdf> {
         let (owns, theirs) = (Marks::of(self), Marks::of(here));
-        let mut found = Found::default();
+        let mut found = Pairs::new();
         for (mark, own) in &owns.owners {
             if let (Some(own), Some(Some(its))) = (own, theirs.owners.get(mark)) {
                 found.join(*own, *its);
@@ -33,15 +31,8 @@ impl Twin {
                 found.join(*own, *own);
             }
         }
-        let (own_kinds, its_kinds) = (found.left(own_kinds, false), found.left(its_kinds, true));
-        for (kind, own) in own_kinds {
-            if let ([own], Some([its])) = (own.as_slice(), its_kinds.get(&kind).map(Vec::as_slice))
-                && may_be(*own, *its)
-            {
-                found.join(*own, *its);
-            }
-        }
-        found.own_by_its
+        found.unique_if(own_kinds, its_kinds, may_be);
+        found.into_before()
     }
 
     /// This machine as it would show itself with the drivers of `captured`: a function of which nothing is seen, because another driver than
@@ -94,36 +85,6 @@ fn free<T>(named: &BTreeMap<String, T>, name: &str, at: Bdf) -> String {
     match named.contains_key(name) {
         true => format!("{name} of {at}"),
         false => name.to_owned(),
-    }
-}
-
-/// Pairs, each side once.
-#[derive(Default)]
-struct Found {
-    own_by_its: Recognized,
-    its_by_own: Recognized,
-}
-
-impl Found {
-    fn join(&mut self, own: Bdf, its: Bdf) {
-        if !self.its_by_own.contains_key(&own) && !self.own_by_its.contains_key(&its) {
-            self.its_by_own.insert(own, its);
-            self.own_by_its.insert(its, own);
-        }
-    }
-
-    /// The functions that are in no pair, by kind.
-    fn left(&self, kinds: BTreeMap<Bdf, Kind>, is_here: bool) -> BTreeMap<Kind, Vec<Bdf>> {
-        let done = if is_here {
-            &self.own_by_its
-        } else {
-            &self.its_by_own
-        };
-        let mut left: BTreeMap<Kind, Vec<Bdf>> = BTreeMap::new();
-        for (bdf, kind) in kinds.into_iter().filter(|(bdf, _)| !done.contains_key(bdf)) {
-            left.entry(kind).or_default().push(bdf);
-        }
-        left
     }
 }
 

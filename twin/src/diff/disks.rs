@@ -113,8 +113,7 @@ fn join<'t>(before: &'t Twin, after: &'t Twin, pairs: &Pairs) -> Joined<&'t str>
     for (name, disk) in &before.disks {
         let name = name.as_str();
         let here = |now: &Disk| disk.pci.and_then(|own| pairs.after(own)) == now.pci;
-        let is_left = joined.after(name).is_none() && joined.before(name).is_none();
-        if is_left && after.disks.get(name).is_some_and(here) {
+        if after.disks.get(name).is_some_and(here) {
             joined.join(name, name);
         }
     }

@@ -57,17 +57,37 @@ impl<K: Ord + Copy> Joined<K> {
         owns: impl IntoIterator<Item = (K, Key)>,
         theirs: impl IntoIterator<Item = (K, Key)>,
     ) {
+        self.unique_if(owns, theirs, |_, _| true);
+    }
+
+    /// The same for those that may be the same.
+    pub(crate) fn unique_if<Key: Ord>(
+        &mut self,
+        owns: impl IntoIterator<Item = (K, Key)>,
+        theirs: impl IntoIterator<Item = (K, Key)>,
+        may_be: impl Fn(K, K) -> bool,
+    ) {
         let (owns, theirs) = (left(owns, &self.forward), left(theirs, &self.back));
         for (key, own) in owns {
-            if let ([own], Some([their])) = (own.as_slice(), theirs.get(&key).map(Vec::as_slice)) {
+            if let ([own], Some([their])) = (own.as_slice(), theirs.get(&key).map(Vec::as_slice))
+                && may_be(*own, *their)
+            {
                 self.join(*own, *their);
             }
         }
     }
 
+    /// Joins two, unless one of them is joined already.
     pub(crate) fn join(&mut self, before: K, after: K) {
-        self.forward.insert(before, after);
-        self.back.insert(after, before);
+        if self.after(before).is_none() && self.before(after).is_none() {
+            self.forward.insert(before, after);
+            self.back.insert(after, before);
+        }
+    }
+
+    /// What each was, by what it is.
+    pub(crate) fn into_before(self) -> BTreeMap<K, K> {
+        self.back
     }
 
     /// What it is afterwards.
