@@ -94,21 +94,15 @@ fn lacking(controllers: &[(Bdf, StorageController)], initrds: &mut [SourceFile<'
     controllers.iter().filter_map(lacking).collect()
 }
 
+#[path = "../tests/support/initrd.rs"]
+#[cfg(test)]
+mod made;
+
 #[cfg(test)]
 mod tests {
+    use super::made::of_names;
     use super::*;
     use std::io::Cursor;
-
-    /// An archive with empty files of these names.
-    fn archive(names: &[&str]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for name in names.iter().chain(&["TRAILER!!!"]) {
-            let zeros = "00000000".repeat(11);
-            bytes.extend(format!("070701{zeros}{:08x}00000000{name}\0", name.len() + 1).bytes());
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
-        }
-        bytes
-    }
 
     fn warned(initrd: Vec<u8>) -> Vec<String> {
         let nvme = StorageController {
@@ -125,7 +119,7 @@ mod tests {
     #[test]
     fn a_controller_without_its_driver_is_warned_of_by_name() {
         let builtin = "lib/modules/6/modules.builtin";
-        let others = warned(archive(&["lib/modules/6/kernel/ahci.ko", builtin]));
+        let others = warned(of_names(&["lib/modules/6/kernel/ahci.ko", builtin]));
         assert_eq!(others.len(), 1);
         let text = &others[0];
         assert!(
@@ -136,10 +130,10 @@ mod tests {
             text.contains("(nvme)") && text.contains("rebuild the initrd"),
             "{text}"
         );
-        let has = archive(&["lib/modules/6/kernel/nvme.ko", builtin]);
+        let has = of_names(&["lib/modules/6/kernel/nvme.ko", builtin]);
         assert_eq!(warned(has), Vec::<String>::new());
         assert_eq!(
-            warned(archive(&["init"])),
+            warned(of_names(&["init"])),
             Vec::<String>::new(),
             "it tells of no drivers at all"
         );

@@ -37,8 +37,7 @@ impl Topology {
     ) -> Result<Self, TopologyError> {
         let mut topology = Self::default();
         for offer in offers {
-            let home = Home::of(offer.spec(), host, machine)?;
-            for home in home.iter() {
+            if let Some(home) = Home::of(offer.spec(), host, machine)? {
                 for (depth, port) in home.ports.iter().enumerate() {
                     topology.mirror(home.at, port, depth)?;
                 }
@@ -238,16 +237,14 @@ impl Topology {
         if device.bus() == 0 || above.is_some() {
             return Ok(());
         }
-        let place = self.free(all).next().ok_or(TopologyError::NoPort { device })?;
+        let place = self.first_free(all).ok_or(TopologyError::NoPort { device })?;
         let buses = BusNumbers {
             primary: 0,
             secondary: device.bus(),
             subordinate: device.bus(),
         };
-        self.ports.insert(
-            Bdf::of_devfn(0, 0, place << 3),
-            port(PortKind::Root, PLAIN_PORT, buses, None),
-        );
+        self.ports
+            .insert(place, port(PortKind::Root, PLAIN_PORT, buses, None));
         Ok(())
     }
 

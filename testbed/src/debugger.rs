@@ -124,11 +124,7 @@ const LONGEST_PRINT: usize = 1 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::script::{printed, request, scripted};
-
-    fn says(answer: &str) -> Vec<String> {
-        vec![answer.to_owned()]
-    }
+    use crate::script::{printed, request, says, scripted};
 
     fn steps(path: &Path) -> io::Result<()> {
         let mut debugger = Debugger::connect(path)?;

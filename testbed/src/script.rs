@@ -30,6 +30,11 @@ pub(crate) fn scripted(
     (folder, path, thread)
 }
 
+/// One answer.
+pub(crate) fn says(answer: &str) -> Vec<String> {
+    vec![answer.to_owned()]
+}
+
 /// The answers to a command of the monitor that prints `text`.
 pub(crate) fn printed(text: &str) -> Vec<String> {
     let parts = text.as_bytes().chunks(2000);

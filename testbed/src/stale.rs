@@ -76,9 +76,7 @@ impl Watch {
             thread: Some(thread),
         }
     }
-}
 
-impl Watch {
     /// The fault of the emulator that showed in a silence since [`Watch::seen`] was asked.
     pub(crate) fn fault(&self) -> Option<Fault> {
         let found = locked(&self.looks).lost_interrupt;
@@ -212,11 +210,7 @@ const MOST_LOOKS: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::script::{printed, request, scripted};
-
-    fn says(answer: &str) -> Vec<String> {
-        vec![answer.to_owned()]
-    }
+    use crate::script::{printed, request, says, scripted};
 
     const RUNNING: &str = "CPU#0\nRIP=0000000000001000 RFL=00000202 CPL=0 HLT=0\n";
 

@@ -186,8 +186,8 @@ impl VariableStore {
         let record = self.format.bytes(&name_bytes, Self::GLOBAL, ATTRIBUTES, data);
         let records: Vec<_> = self.records().collect();
         let start = records.last().map_or(self.first, Record::next);
-        let room = start.checked_add(record.len()).filter(|&end| end <= self.end);
-        if room.is_none() {
+        let end = start.checked_add(record.len());
+        if end.is_none_or(|end| end > self.end) {
             return Err(refused(
                 "the store is full; delete variables, or start with a new store",
             ));

@@ -60,14 +60,11 @@ impl<'a> Session<'a> {
         loop {
             let mut counter = Counter::default();
             let error = match self.attempt(binary, wish, &mut counter) {
-                Ok(_) if counter.is_of_dead_guests() && row.reruns.len() < MOST_RERUNS => {
-                    self.runs_again(binary, &mut row, Fault::GuestDeath);
-                    continue;
-                }
                 Ok(status) => {
                     let failed = status != 0;
-                    if failed
-                        && let Some(fault) = self.look_back()
+                    let seen = failed.then(|| self.look_back()).flatten();
+                    let died = counter.is_of_dead_guests().then_some(Fault::GuestDeath);
+                    if let Some(fault) = died.or(seen)
                         && row.reruns.len() < MOST_RERUNS
                     {
                         self.runs_again(binary, &mut row, fault);
@@ -77,7 +74,7 @@ impl<'a> Session<'a> {
                     if tally.failed > 0 {
                         self.running = None;
                     }
-                    return row.finish(tally, (status != 0).then(|| format!("exit status {status}")));
+                    return row.finish(tally, failed.then(|| format!("exit status {status}")));
                 }
                 Err(error) => error,
             };
