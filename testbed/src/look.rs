@@ -25,6 +25,8 @@ pub(crate) struct Cpu {
     in_service: Option<u8>,
     /// The highest that waits.
     requested: Option<u8>,
+    /// Everything that its program can change without a word to others, and from where its timer last began to count.
+    state: (String, String),
 }
 
 impl Look {
@@ -48,7 +50,7 @@ impl Look {
 
     /// Whether a CPU is halted, as it was in `earlier`, by an interrupt that the emulator lost. Either one is in service both times: kernels end
     /// the service before they do anything else. Or one is requested, the CPU takes interrupts, and not a register is another than
-    /// before: it was never told.
+    /// before, nor was its timer set since: it was never told. A CPU that was only idle at both looks has other counters in its registers.
     pub(crate) fn lost_interrupt(&self, earlier: &Self) -> bool {
         let mut pairs = self.cpus.iter().zip(&earlier.cpus);
         pairs.any(|(cpu, before)| {
@@ -71,6 +73,7 @@ impl Cpu {
             flags: of("RFL=").max(of("EFL=")),
             in_service: highest_of(controller, "ISR"),
             requested: highest_of(controller, "IRR"),
+            state: (registers.to_owned(), timer(controller)),
         }
     }
 }
@@ -116,6 +119,12 @@ fn highest_of(controller: &str, register: &str) -> Option<u8> {
     let line = controller.lines().find_map(|line| line.strip_prefix(register))?;
     let vectors = line.split(|letter: char| !letter.is_ascii_digit());
     vectors.filter_map(|vector| vector.parse().ok()).max()
+}
+
+/// What the timer of the interrupt controller counts down from.
+fn timer(controller: &str) -> String {
+    let (_, rest) = controller.split_once("initial_count = ").unwrap_or_default();
+    rest.split(' ').next().unwrap_or_default().to_owned()
 }
 
 /// In RFLAGS (AMD64 Architecture Programmer's Manual, volume 2, 3.1.6).
@@ -169,7 +178,8 @@ mod tests {
 
     #[test]
     fn a_cpu_that_slept_on_with_an_interrupt_requested_was_not_told_of_it() {
-        const WAITS: &str = "ISR\t (none)\nIRR\t 236 \n";
+        const WAITS: &str = "ISR\t (none)\nIRR\t 236 \n\
+            Timer\t DCR=0xb (divide by 1) initial_count = 62503 current_count = 0\n";
         assert!(look(WAITS).lost_interrupt(&look(WAITS)));
         assert!(!look(WAITS).lost_interrupt(&look(QUIET)));
         let other = |from: &str, to: &str| {
@@ -180,6 +190,21 @@ mod tests {
         };
         let woke = other("RFL=00000206", "RFL=00000212");
         assert!(!look(WAITS).lost_interrupt(&woke), "it has run since");
+        let idled = other("RDI=000000000007b694", "RDI=000000000007b6a8");
+        assert!(
+            !look(WAITS).lost_interrupt(&idled),
+            "it sleeps again, at the same place"
+        );
+        let armed = WAITS.replace("62503", "62504");
+        assert!(
+            !look(&armed).lost_interrupt(&look(WAITS)),
+            "it has set its timer since"
+        );
+        let counted = WAITS.replace("current_count = 0", "current_count = 7");
+        assert!(
+            look(&counted).lost_interrupt(&look(WAITS)),
+            "that counts by itself"
+        );
         let deaf = other("RFL=00000206", "RFL=00000006");
         assert!(!deaf.lost_interrupt(&deaf), "it takes none");
     }
