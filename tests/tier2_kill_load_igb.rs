@@ -6,6 +6,7 @@
 mod crash;
 mod support;
 
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -147,12 +148,15 @@ fn killed_at_random_moments_under_load_a_server_with_every_kind_of_device_loses_
             killed(&vmm, &devices, kill, times);
             let moment = format!("kill {kill}");
             left[kill as usize % 3] += u32::from(healed(&vmm, &before, &pattern, &cards, &moment) > 0);
-            if kill % 10 == 9 {
-                println!(
-                    "{} kills after {} s: {left:?}",
-                    kill + 1,
-                    begun.elapsed().as_secs()
-                );
+            if kill % 3 == 2 {
+                // At once, as a sign of life: what is printed is kept until the end.
+                let seconds = begun.elapsed().as_secs();
+                writeln!(
+                    std::io::stderr(),
+                    "{} kills after {seconds} s: {left:?}",
+                    kill + 1
+                )
+                .unwrap();
             }
         }
     });
