@@ -87,9 +87,10 @@ impl L1 {
         }
     }
 
-    /// The fault of the emulator that showed in a silence since [`L1::silences`] was asked.
+    /// The fault of the emulator that showed in a silence since [`L1::silences`] was asked, or that the kernel tells of again and again.
     pub(crate) fn fault_seen(&self) -> Option<Fault> {
-        self.watch.as_ref()?.fault()
+        let watched = self.watch.as_ref().and_then(Watch::fault);
+        watched.or_else(|| fault::dead_timer(&self.console()))
     }
 
     /// What the CPUs did in the longest silence since this was asked before, and the fault of the emulator that showed in any.

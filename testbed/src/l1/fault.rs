@@ -94,6 +94,11 @@ pub(crate) fn stall(console: &str, stacks: &str) -> Option<Fault> {
     (console.lines().any(told) || waits(stacks)).then_some(Fault::Stall)
 }
 
+/// The stall of a kernel that said twice, 21 s apart, that a processor's timers do not run, although that is idle.
+pub(crate) fn dead_timer(console: &str) -> Option<Fault> {
+    console.matches(DEAD_TIMER).nth(1).map(|_| Fault::Stall)
+}
+
 /// Whether the process `id` uses most of a CPU.
 pub fn is_spinning(id: u32) -> bool {
     let Some(before) = ticks_of(id) else { return false };
@@ -139,6 +144,8 @@ const STALLS: [&[&str]; 3] = [
     &["rcu:", "kthread starved for"],
     &["watchdog: BUG: soft lockup"],
 ];
+/// `rcu_check_gp_kthread_expired_fqs_timer` of Linux.
+const DEAD_TIMER: &str = "Possible timer handling issue on cpu=";
 /// Where a task waits for every processor to have passed through the scheduler, which takes milliseconds.
 const WAITS_FOR_RCU: [&str; 4] = [
     "rcu_barrier",
@@ -209,6 +216,13 @@ mod tests {
         assert_eq!(stall(told, ""), Some(Fault::Stall));
         let asleep = "  thread 7 (rcu_barrier): futex_wait_queue+0x60/0x90 __synchronize_srcu+0x1/0x2";
         assert_eq!(stall("rcu: Hierarchical RCU implementation.", asleep), None);
+    }
+
+    #[test]
+    fn a_timer_that_is_late_twice_is_dead() {
+        let once = "[ 41.2] rcu: \tPossible timer handling issue on cpu=1 timer-softirq=866\n";
+        assert_eq!(dead_timer(once), None);
+        assert_eq!(dead_timer(&once.repeat(2)), Some(Fault::Stall));
     }
 
     #[test]
