@@ -51,7 +51,7 @@ fn the_standard_machine_has_its_devices_at_their_addresses() {
         "-cpu max,+svm",
         "-smp 3 -m 4096",
         "intel-iommu,intremap=on,aw-bits=39",
-        "pcie-root-port,id=port2,bus=pcie.0,addr=0x2,chassis=2,slot=2",
+        "pcie-root-port,id=port2,bus=pcie.0,addr=0x2,chassis=2,slot=2,x-speed=5",
         "serial=PELLUCID-BOOT,bus=port2",
         "serial=PELLUCID-DATA,bus=port3",
         "edu,id=device2,dma_mask=0xffffffffffffffff,bus=pcie.0,addr=0x5.0x0",
@@ -235,7 +235,7 @@ fn a_device_behind_a_switch_has_both_levels_of_it() {
             .device(nvme(second)),
     );
     let places: Vec<_> = [
-        "pcie-root-port,id=port6,bus=pcie.0,addr=0x6,chassis=6,slot=6",
+        "pcie-root-port,id=port6,bus=pcie.0,addr=0x6,chassis=6,slot=6,x-speed=5",
         "x3130-upstream,id=switch6,bus=port6",
         "xio3130-downstream,id=switch6.0,bus=switch6,addr=0x0,chassis=38,slot=64",
         "xio3130-downstream,id=switch6.1,bus=switch6,addr=0x1,chassis=38,slot=65",

@@ -47,7 +47,9 @@ impl Tree {
     /// The ports and switches, before the devices that are plugged into them.
     pub(crate) fn build(&self, line: &mut Line) {
         for &(slot, switch) in &self.ports {
-            let fields = format!("id=port{slot},bus=pcie.0,addr={slot:#x},chassis={slot},slot={slot}");
+            // After a reset of the bus the kernel waits for faster links to train, which the emulator's never say they have.
+            let fields =
+                format!("id=port{slot},bus=pcie.0,addr={slot:#x},chassis={slot},slot={slot},x-speed=5");
             line.option("-device", format!("pcie-root-port,{fields}"));
             if switch {
                 line.option(
