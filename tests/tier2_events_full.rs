@@ -126,6 +126,45 @@ fn an_error_unplugs_the_device_and_the_guest_goes_on_with_the_other() {
     disk.holds(&digest);
 }
 
+/// A fatal error makes the kernel reset the link, by which the functions below it lose their state while guests use them.
+#[test]
+fn a_fatal_error_unplugs_one_device_and_stops_the_guest_of_another() {
+    let (disk, card) = (
+        Disk::of("PELLUCID-DATA"),
+        Card::of("0x8086", "0x10d3", Some(PORT)),
+    );
+    let ports = [&disk.at, &card.at].map(|at| reporting_port(at));
+    let vmm = Vmm::new();
+    let devices = [
+        format!("{},on-error=unplug", disk.at),
+        format!("{},on-error=stop", card.at),
+    ];
+    let devices = devices.each_ref().map(String::as_str);
+    // The guest's kernel complains of the disk that is gone, in the midst of what the shell says.
+    let mut server = lent_with(&vmm, ("a", "256M"), &devices, "loglevel=1");
+    let digest = disk.is_written_by(&mut server);
+    card.reaches_by(&mut server, &card.at, "10.0.2.15");
+    reads_without_end(&mut server);
+
+    let mut monitor = Monitor::open();
+    monitor.injects(&ports[0], "DLP");
+    server.reports(&format!(
+        "device {}: a fatal error, perhaps of another function below its port; policy: unplug",
+        disk.at
+    ));
+    server.reports(&format!("device {}: reset by", disk.at));
+    disk.holds(&digest);
+    card.reaches_by(&mut server, &card.at, "10.0.2.15");
+
+    monitor.injects(&ports[1], "MALF_TLP");
+    let (status, said) = server.ends();
+    assert_eq!(status, Some(1), "{said}");
+    let told = format!("device {}: a fatal error of {}; policy: stop", card.at, ports[1]);
+    assert!(said.contains(&told), "{said}");
+    card.is_back();
+    assert!(vmm.claims().is_empty());
+}
+
 /// Keeps the disk busy behind the shell's back, and waits until it is.
 #[track_caller]
 fn reads_without_end(server: &mut Server) {
@@ -139,7 +178,7 @@ fn reads_without_end(server: &mut Server) {
 /// What the VMM says of an error that was perhaps of the disk.
 fn told(disk: &Disk, reaction: &str) -> String {
     format!(
-        "device {}: an uncorrectable error, perhaps of another function below its port; policy: {reaction}",
+        "device {}: a non-fatal error, perhaps of another function below its port; policy: {reaction}",
         disk.at
     )
 }

@@ -128,7 +128,11 @@ impl Reporter {
             _ if self.function.is_none() => (Blame::Own, Found::of(Severity::Unknown)),
             // A fatal one would have been counted.
             _ if is_counted => another(None, Severity::NonFatal),
-            _ => (Blame::Unknown, Found::of(Severity::Unknown)),
+            // Whoever had it: what a fatal one does, it does to all below the port.
+            _ => (
+                Blame::Unknown,
+                Found::of(others.map_or(Severity::Unknown, |(_, severity)| severity)),
+            ),
         }
     }
 }

@@ -267,7 +267,18 @@ fn a_function_of_which_nothing_is_known_is_not_cleared_of_the_error() {
     silent.set(0x140, 0);
     let mut reporter = begun(&silent, host.function());
     host.count("0000:00:01.0", 1, 0);
-    assert_eq!(reporter.report().source, Blame::Unknown, "it may have been both");
+    assert_eq!(
+        reporter.report().to_string(),
+        "a non-fatal error, perhaps of another function below its port"
+    );
+    host.count("0000:00:01.0", 1, 1);
+    let report = reporter.report();
+    assert_eq!(
+        (report.source, report.severity),
+        (Blame::Unknown, Severity::Fatal),
+        "it may have been both, and the link was reset"
+    );
+    assert_eq!(reporter.report().severity, Severity::Unknown, "told once");
     let nowhere = host.0.path().join("0000:04:00.0");
     assert_eq!(begun(&script, Some(nowhere)).report().source, Blame::Unknown);
     let served = begun(&script, None).report();
