@@ -6,6 +6,7 @@ mod support;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use support::lent::{Card, Disk, lent};
 use support::{Server, Vmm};
 
@@ -67,6 +68,34 @@ fn a_guest_that_is_to_stop_when_the_host_asks_gives_everything_back() {
     is_told(&server, &disk.at, "stop", begun);
     let (status, said) = server.ends();
     assert_eq!(status, Some(1), "{said}");
+    asking.join().unwrap();
+    disk.holds(&digest);
+}
+
+/// The kernel repeats what it asks every 10 s; a guest that its owner lets go on is not paused again by that.
+#[test]
+fn a_guest_that_stands_still_when_the_host_asks_goes_on_and_gives_the_device_back_at_its_end() {
+    let disk = Disk::of("PELLUCID-DATA");
+    let vmm = Vmm::new();
+    let mut server = lent(&vmm, "a", "256M", &[&format!("{},on-request=pause", disk.at)]);
+    let digest = disk.is_written_by(&mut server);
+    let (begun, asking) = ask_for(&disk.at);
+    is_told(&server, &disk.at, "pause", begun);
+    server.reports("the guest stands still");
+    let before = server.console().len();
+    server.types("echo awa''ke\n");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(server.console().len(), before, "{}", server.console());
+    server.signal(Signal::CONT);
+    server.says("awake\r\n");
+    server.says("# ");
+    // Longer than until the repetition.
+    assert_eq!(server.asks("sleep 12; echo awa''ke"), "awake");
+    assert!(!asking.is_finished());
+    server.types("poweroff -f\n");
+    let (status, said) = server.ends();
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(said.matches("asks for device").count(), 1, "{said}");
     asking.join().unwrap();
     disk.holds(&digest);
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use pellucid_partition::Bdf;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -40,7 +41,8 @@ pub enum DeviceEvent {
         /// What that was.
         fault: DmaFault,
     },
-    /// The host asks for the device back (unbind, removal).
+    /// The host asks for the device back (unbind, removal). Told once, although the kernel repeats it every 10 s while it waits; one that
+    /// gave up and asks again within 30 s is not told from one that waits on.
     Wanted {
         /// The function.
         device: Bdf,
@@ -141,7 +143,20 @@ struct Told {
     loss: Option<OwnedFd>,
 }
 
+/// When the host was last heard to ask for the device.
+#[derive(Default)]
+struct Asking(Option<Instant>);
+
+impl Asking {
+    /// Whether what is heard `now` is no repetition.
+    fn is_new(&mut self, now: Instant) -> bool {
+        let before = self.0.replace(now);
+        before.is_none_or(|before| now.duration_since(before) >= FORGOTTEN)
+    }
+}
+
 fn listen(device: Bdf, stop: &EventFd, mut told: Told, sink: &dyn Fn(DeviceEvent)) {
+    let mut asking = Asking::default();
     loop {
         let wait = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
         let mut polled = vec![
@@ -166,7 +181,7 @@ fn listen(device: Bdf, stop: &EventFd, mut told: Told, sink: &dyn Fn(DeviceEvent
             tracing::error!(%device, %report, "an uncorrectable error");
             sink(DeviceEvent::Error { device, report });
         }
-        if told.request.read().is_ok() {
+        if told.request.read().is_ok() && asking.is_new(Instant::now()) {
             tracing::warn!(%device, "the host wants the device back");
             sink(DeviceEvent::Wanted { device });
         }
@@ -181,6 +196,8 @@ fn listen(device: Bdf, stop: &EventFd, mut told: Told, sink: &dyn Fn(DeviceEvent
     }
 }
 
+/// `vfio_unregister_group_dev` of the kernel repeats it every 10 s; a busy host is late.
+const FORGOTTEN: Duration = Duration::from_secs(30);
 /// Ample for a sink. The usual 2 MiB is what a kernel backs by one huge page at the first touch.
 const STACK: usize = 256 << 10;
 
@@ -221,6 +238,23 @@ mod tests {
         drop(listener);
         assert!(heard.try_recv().is_err());
         assert!(!script.is_wired());
+    }
+
+    #[test]
+    fn what_the_host_repeats_while_it_waits_is_one_asking() {
+        let mut asking = Asking::default();
+        let begun = Instant::now();
+        let seconds = [0, 10, 25, 54, 84, 90].map(Duration::from_secs);
+        let new = seconds.map(|after| asking.is_new(begun + after));
+        assert_eq!(new, [true, false, false, false, true, false]);
+        let (script, listener, heard) = started(Script::new());
+        script.signal(IrqKind::Request);
+        assert!(matches!(heard.recv().unwrap(), DeviceEvent::Wanted { .. }));
+        script.signal(IrqKind::Request);
+        script.signal(IrqKind::Error);
+        assert!(matches!(heard.recv().unwrap(), DeviceEvent::Error { .. }));
+        drop(listener);
+        assert!(heard.try_recv().is_err());
     }
 
     #[test]
