@@ -3,8 +3,10 @@
 
 mod support;
 
-use support::Vmm;
+use std::os::unix::fs::FileExt;
+
 use support::lent::{Card, Disk, lent, powers_off};
+use support::{Vmm, tiny};
 
 #[track_caller]
 fn one_disk(disk: &Disk) {
@@ -66,3 +68,62 @@ fn a_card_with_virtual_functions_as_a_whole() {
     let line = one_card(&Card::of("0x8086", "0x10c9", Some("0000:00:04.0")));
     assert!(line.contains("PCI-MSI"), "{line}");
 }
+
+/// The host takes the controller's resets away and turns its MSI-X on behind its guest's back, which nothing turns off then.
+#[test]
+fn a_controller_that_cannot_be_proved_well_is_kept_from_everybody_until_a_reset_is_proved() {
+    let disk = Disk::of("PELLUCID-ROOT");
+    let (vmm, folder) = (Vmm::new(), format!("/sys/bus/pci/devices/{}", disk.at));
+    let kernel = vmm.file("tiny", &tiny::kernel());
+    let words = ["--kernel", kernel.to_str().unwrap(), "--device", &disk.at];
+    std::fs::write(format!("{folder}/reset_method"), "\n").unwrap();
+    let mut server = vmm.start("a", "64M", &words);
+    server.says(tiny::GREETING.trim_end());
+    turn_messages_on(&folder);
+    server.types("q");
+    let (status, said) = server.ends();
+    assert_eq!(status, Some(1), "{said}");
+    let fault = "MSI-X is still enabled";
+    assert!(said.contains(&disk.at) && said.contains(fault), "{said}");
+
+    // Neither the next server nor a look without a reset gets it.
+    let run = ["run", "--name", "b", "--cpus", "1", "--memory", "64M"];
+    let refused = || vmm.ask(run.iter().chain(&words));
+    let listed = vmm.ask(["list"]).out;
+    assert!(
+        listed.contains("in quarantine since") && listed.contains(fault),
+        "{listed}"
+    );
+    refused().refuses(&[&disk.at, "quarantine", "vmm heal"]);
+    let healed = vmm.ask(["heal"]);
+    assert_eq!(healed.status, Some(1), "{healed:?}");
+    assert!(
+        healed.out.contains(&disk.at) && healed.out.contains(fault),
+        "{healed:?}"
+    );
+    refused().refuses(&[&disk.at, "quarantine", "vmm heal"]);
+
+    std::fs::write(format!("{folder}/reset_method"), "default\n").unwrap();
+    let healed = vmm.ask(["heal"]);
+    assert_eq!(healed.status, Some(0), "{healed:?}");
+    assert!(vmm.claims().is_empty());
+    one_disk(&disk);
+}
+
+/// Sets the enable bit of a function's MSI-X capability.
+fn turn_messages_on(folder: &str) {
+    let mut config = std::fs::read(format!("{folder}/config")).unwrap();
+    let mut at = usize::from(config[0x34]);
+    while config[at] != MSIX {
+        assert_ne!(at, 0);
+        at = usize::from(config[at + 1]);
+    }
+    config[at + 3] |= 0x80;
+    let file = std::fs::File::options()
+        .write(true)
+        .open(format!("{folder}/config"))
+        .unwrap();
+    file.write_all_at(&config[at + 2..at + 4], at as u64 + 2).unwrap();
+}
+
+const MSIX: u8 = 0x11;

@@ -226,6 +226,12 @@ fn a_function_without_any_reset_is_proved_as_it_stands_and_that_is_said() {
     let report = sick(&[Sick::NoReset, Sick::NoSoftReset]);
     assert!(report.is_well() && report.reset_by().is_none(), "{report}");
     assert!(report.to_string().contains("not reset"), "{report}");
+    let report = sick(&[Sick::NoReset, Sick::NoSoftReset, Sick::MessagesStick]);
+    assert_eq!(
+        report.fault().as_deref(),
+        Some("MSI-X is still enabled"),
+        "no reset is blamed that was not tried"
+    );
 }
 
 #[test]
