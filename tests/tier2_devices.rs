@@ -6,7 +6,7 @@ mod support;
 use std::process::Command;
 
 use support::host::{DATA, disk_of, driver_of};
-use support::{Answer, Vmm, initrd, linux};
+use support::{Answer, Vmm, initrd, linux, tiny};
 
 const NETWORK: &str = "0000:00:19.0";
 const SATA: &str = "0000:00:1f.2";
@@ -139,4 +139,37 @@ fn an_initrd_without_the_driver_of_a_lent_controller_is_warned_of_before_the_boo
         "{warning}"
     );
     assert_eq!(check("nvme"), "");
+}
+
+/// A controller's first interrupt may be placed; the others the kernel places itself.
+#[test]
+fn what_an_administrator_set_for_a_device_is_set_when_it_is_back() {
+    let vmm = Vmm::new();
+    let kernel = vmm.file("tiny", &tiny::kernel());
+    disk_of(DATA);
+    let power = format!("/sys/bus/pci/devices/{DATA}/power/control");
+    let placed = || {
+        let listing = std::fs::read_dir(format!("/sys/bus/pci/devices/{DATA}/msi_irqs")).ok()?;
+        let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
+        let first = listing.flatten().filter_map(number).min()?;
+        Some(format!("/proc/irq/{first}/smp_affinity_list"))
+    };
+    let place = placed().unwrap();
+    let before = std::fs::read_to_string(&power).unwrap();
+    let other = if before.trim() == "on" { "auto" } else { "on" };
+    std::fs::write(&place, "1").unwrap();
+    std::fs::write(&power, other).unwrap();
+    let mut server = vmm.start(
+        "a",
+        "64M",
+        &["--kernel", kernel.to_str().unwrap(), "--device", DATA],
+    );
+    server.says(tiny::GREETING.trim_end());
+    assert_eq!(driver_of(DATA).as_deref(), Some("vfio-pci"));
+    server.types("q");
+    assert_eq!(server.ends(), (Some(0), String::new()));
+    assert_eq!(std::fs::read_to_string(&power).unwrap().trim(), other);
+    disk_of(DATA);
+    assert_eq!(std::fs::read_to_string(placed().unwrap()).unwrap().trim(), "1");
+    std::fs::write(&power, before).unwrap();
 }

@@ -172,6 +172,34 @@ fn interrupts_return_to_the_cpus_that_they_had_where_the_kernel_lets_them() {
 }
 
 #[test]
+fn interrupts_that_a_driver_requests_after_it_is_bound_are_waited_for() {
+    let host = Host::with(&[PORT, NVME]);
+    let _kernel = Kernel::start(&host);
+    let msi = host.root().join(attribute(&NVME, "msi_irqs"));
+    let interrupt = |number: u32, cpus: &str| {
+        host.write(&format!("proc/irq/{number}/smp_affinity_list"), cpus);
+        host.write(&attribute(&NVME, &format!("msi_irqs/{number}")), "msix\n");
+    };
+    let state = state(&host);
+    interrupt(24, "3\n");
+    let claimed = Claimant::new(&state, "db1")
+        .at(host.root())
+        .claim(admit(&host, &NVME))
+        .unwrap();
+    fs::remove_dir_all(&msi).unwrap();
+    std::thread::scope(|scope| {
+        let release = scope.spawn(|| claimed.release().unwrap());
+        while driver(&host, &NVME).as_deref() != Some("nvme") {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!release.is_finished());
+        interrupt(30, "0-7\n");
+    });
+    assert_eq!(host.read("proc/irq/30/smp_affinity_list").trim(), "3");
+}
+
+#[test]
 fn what_others_did_meanwhile_is_theirs() {
     let host = Host::with(&[PORT, NVME]);
     let _kernel = Kernel::start(&host);

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use pellucid_partition::step;
 use serde::{Deserialize, Serialize};
@@ -59,10 +61,10 @@ impl Settings {
         outcome
     }
 
-    /// The kernel places interrupts that it manages itself (NVMe) and refuses others' wishes for them; those that the driver requests
-    /// later (a network card's when it is brought up) are not there yet.
+    /// The kernel places interrupts that it manages itself (most of an NVMe controller's) and refuses others' wishes for them.
     fn restore_affinities(&self, seat: &DriverSeat) {
-        for (index, (path, before)) in interrupts(seat).iter().zip(&self.affinities).enumerate() {
+        let requested = self.await_interrupts(seat);
+        for (index, (path, before)) in requested.iter().zip(&self.affinities).enumerate() {
             let Some(before) = before
                 .as_ref()
                 .filter(|before| text(path).as_ref() != Some(*before))
@@ -74,6 +76,24 @@ impl Settings {
                 let device = seat.device();
                 tracing::info!(%device, index, cpus = before, %error, "the CPUs of an interrupt are left to the kernel");
             }
+        }
+    }
+}
+
+impl Settings {
+    /// Its interrupts, once as many are requested as were: a controller's driver does so after it is bound. A network card's requests them when
+    /// it is brought up, which is not waited for.
+    fn await_interrupts(&self, seat: &DriverSeat) -> Vec<PathBuf> {
+        let wanted = self.affinities.iter().flatten().count();
+        let begun = Instant::now();
+        loop {
+            let found = interrupts(seat);
+            let requested = found.iter().filter(|path| path.exists()).count();
+            let is_over = begun.elapsed() >= REQUESTED_WITHIN.min(seat.patience);
+            if requested >= wanted || is_over || seat.path("net").exists() {
+                return found;
+            }
+            thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -100,5 +120,7 @@ fn text(path: &Path) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
 }
 
+/// Controllers take up to a second to come up.
+const REQUESTED_WITHIN: Duration = Duration::from_secs(5);
 /// vfio-pci lets a function sleep and forbids it again, whatever was allowed before; the ladder may order the kernel's reset methods.
 const ATTRIBUTES: [&str; 3] = ["power/control", "d3cold_allowed", "reset_method"];
