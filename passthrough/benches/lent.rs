@@ -19,7 +19,7 @@ use pellucid_partition::{GuestAddress, GuestMemory, Layout, PageSize, StateDir};
 use pellucid_passthrough::{
     Assigned, BarShape, Bound, Guest, Inventory, IoSpace, IrqKind, RegionIndex, View,
 };
-use scene::{Scene, arm_msi, bdf, state};
+use scene::{Raiser, Scene, arm_msi, bdf, state};
 
 const EDU: &str = "0000:00:05.0";
 const NVME: &str = "0000:02:00.0";
@@ -140,7 +140,12 @@ fn taken_by_host(bound: &Bound, times: u64) -> Duration {
 
 fn taken_by_guest(scene: &mut Scene, bar: u64, times: u64) -> Duration {
     let times = times as u32;
-    timed(|| assert_eq!(scene.raise_and_count(bar, &[VECTOR], times), (times, 0)))
+    timed(|| {
+        assert_eq!(
+            scene.raise_and_count(&Raiser::edu(bar), &[VECTOR], times),
+            (times, 0)
+        )
+    })
 }
 
 /// Guest memory mapped for DMA, in pages of each kind; resident before, so that it is mapping that is measured.

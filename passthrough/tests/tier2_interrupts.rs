@@ -1,4 +1,5 @@
-//! The interrupts of a device that raises them on request (QEMU's edu): MSI, and the level-triggered line with its acknowledgement.
+//! The interrupts of devices that raise them on request: MSI, and the level-triggered line with its acknowledgement (QEMU's edu); and what opens
+//! and closes the BARs of a network card.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 #[path = "scene/mod.rs"]
@@ -8,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pellucid_partition::Gsi;
-use pellucid_passthrough::{Assigned, Inventory, IoSpace, View};
-use scene::{Scene, arm_msi, bdf, msi, state};
+use pellucid_passthrough::{Assigned, BarKind, BarShape, Inventory, IoSpace, View};
+use scene::{Raiser, Scene, arm_msi, bdf, capability, msi, state};
 
 const EDU: &str = "0000:00:05.0";
 /// Raises the interrupt with the bits written.
@@ -18,24 +19,38 @@ const RAISE: u64 = 0x60;
 const ACKNOWLEDGE: u64 = 0x64;
 
 fn assign(scene: &Scene, state: &pellucid_partition::StateDir, line: Option<Gsi>) -> (Assigned, u64) {
-    let admitted = Inventory::survey().unwrap().admit(bdf(EDU)).unwrap();
+    let (assigned, bars) = assign_at(scene, state, (EDU, line));
+    assigned.config().write(COMMAND, &[0x06, 0]);
+    (assigned, bars[0].address)
+}
+
+/// The card, with memory, ports and bus master on.
+fn assign_card(scene: &Scene, state: &pellucid_partition::StateDir) -> (Assigned, Vec<BarShape>) {
+    let (assigned, bars) = assign_at(scene, state, (CARD, None));
+    assigned.config().write(COMMAND, &[0x07, 0]);
+    (assigned, bars)
+}
+
+fn assign_at(
+    scene: &Scene,
+    state: &pellucid_partition::StateDir,
+    (device, line): (&str, Option<Gsi>),
+) -> (Assigned, Vec<BarShape>) {
+    let admitted = Inventory::survey().unwrap().admit(bdf(device)).unwrap();
     let bound = admitted
-        .claim(state, "edu")
+        .claim(state, "interrupts")
         .unwrap()
         .bind(&IoSpace::open().unwrap())
         .unwrap();
     let bars = scene.place(bound.function());
-    let bar = bars[0].address;
     let view = View {
-        bars,
+        bars: bars.clone(),
         windows: scene.windows.clone(),
         line: line.map(|gsi| scene.guest.interrupts.resample_line(gsi).unwrap()),
         line_register: 10,
         events: Arc::new(|event| panic!("{event:?}")),
     };
-    let assigned = bound.assign(&scene.guest, view).unwrap();
-    assigned.config().write(0x04, &[0x06, 0]);
-    (assigned, bar)
+    (bound.assign(&scene.guest, view).unwrap(), bars)
 }
 
 #[test]
@@ -72,7 +87,10 @@ fn at_full_rate_no_interrupt_is_lost_also_while_its_vector_moves() {
     let config = assigned.config();
     let at = arm_msi(&*config, 0x45);
     let start = Instant::now();
-    assert_eq!(scene.raise_and_count(bar, &[0x45, 0x56], TIMES), (TIMES, 0));
+    assert_eq!(
+        scene.raise_and_count(&Raiser::edu(bar), &[0x45, 0x56], TIMES),
+        (TIMES, 0)
+    );
     println!(
         "{:.0} interrupts/s, {TIMES} raised, none lost",
         f64::from(TIMES) / start.elapsed().as_secs_f64()
@@ -87,7 +105,7 @@ fn at_full_rate_no_interrupt_is_lost_also_while_its_vector_moves() {
             }
             moves
         });
-        let counted = scene.raise_and_count(bar, &[0x45, 0x56], TIMES);
+        let counted = scene.raise_and_count(&Raiser::edu(bar), &[0x45, 0x56], TIMES);
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(counted, (TIMES, 0));
         mover.join().unwrap()
@@ -120,5 +138,45 @@ fn the_line_fires_again_after_each_acknowledgement_and_after_msi_was_on() {
             config.write(at, &[0, 0]);
         }
     }
+    scene.loses_none(&Raiser::edu(bar), (&[0x61], 500), "the line");
     assigned.release().unwrap();
 }
+
+#[test]
+fn a_card_answers_in_its_memory_and_at_its_ports_while_they_are_on_and_it_is_awake() {
+    let (_directory, state) = state();
+    let mut scene = Scene::new(&state, "card");
+    let (assigned, bars) = assign_card(&scene, &state);
+    let config = assigned.config();
+    let bar = bars[0].address;
+    let ports = bars.iter().find(|bar| bar.kind == BarKind::Io).unwrap().address;
+    // The register that the first port chooses is read at the second.
+    let by_ports = |scene: &mut Scene| {
+        scene.port_out(ports, DEVICE_STATUS);
+        scene.port_in(ports + 4)
+    };
+    let status = scene.peek(bar + u64::from(DEVICE_STATUS));
+    assert_ne!(status, u32::MAX);
+    assert_eq!(by_ports(&mut scene), status);
+    config.write(COMMAND, &[0x06, 0]);
+    assert_eq!(by_ports(&mut scene), u32::MAX, "ports are off");
+    assert_eq!(scene.peek(bar + u64::from(DEVICE_STATUS)), status);
+
+    let power = capability(&*config, POWER) + 4;
+    config.write(COMMAND, &[0x07, 0]);
+    config.write(power, &[3, 0]);
+    assert_eq!(scene.peek(bar + u64::from(DEVICE_STATUS)), u32::MAX, "it sleeps");
+    assert_eq!(by_ports(&mut scene), u32::MAX, "it sleeps");
+    config.write(power, &[0, 0]);
+    config.write(COMMAND, &[0x07, 0]);
+    assert_eq!(scene.peek(bar + u64::from(DEVICE_STATUS)), status);
+    assert_eq!(by_ports(&mut scene), status);
+    assigned.release().unwrap();
+}
+
+/// In configuration space.
+const COMMAND: u16 = 0x04;
+const POWER: u8 = 0x01;
+const CARD: &str = "0000:00:19.0";
+/// Of an 82574 (its datasheet, 10.2).
+const DEVICE_STATUS: u32 = 0x08;

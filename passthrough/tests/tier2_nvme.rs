@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use pellucid_partition::ConfigHandler;
 use pellucid_passthrough::{BarKind, Inventory, IoSpace, View};
-use scene::{Scene, bdf, driver_of, first_block, state};
+use scene::{Raiser, Scene, bdf, capability, driver_of, first_block, state};
 
 const DATA: &str = "0000:02:00.0";
 
@@ -20,15 +20,6 @@ fn word(config: &dyn ConfigHandler, offset: u16) -> u16 {
 
 fn dword(config: &dyn ConfigHandler, offset: u16) -> u32 {
     u32::from(word(config, offset)) | u32::from(word(config, offset + 2)) << 16
-}
-
-fn capability(config: &dyn ConfigHandler, id: u8) -> u16 {
-    let mut at = word(config, 0x34) & 0xfc;
-    while word(config, at) as u8 != id {
-        at = word(config, at) >> 8 & 0xfc;
-        assert_ne!(at, 0);
-    }
-    at
 }
 
 fn view(scene: &Scene, function: &pellucid_passthrough::Function) -> View {
@@ -167,6 +158,44 @@ fn a_guest_drives_the_controller_and_the_host_gets_it_back() {
             .iter()
             .all(|(record, _)| record.resource.kind != "device")
     );
+}
+
+#[test]
+fn at_full_rate_no_interrupt_of_a_controllers_vector_is_lost() {
+    let (_directory, state) = state();
+    let mut scene = Scene::new(&state, "guest");
+    let admitted = Inventory::survey().unwrap().admit(bdf(DATA)).unwrap();
+    let space = IoSpace::open().unwrap();
+    let bound = admitted.claim(&state, "guest").unwrap().bind(&space).unwrap();
+    let view = view(&scene, bound.function());
+    let bar = view.bars[0].address;
+    let assigned = bound.assign(&scene.guest, view).unwrap();
+    let config = assigned.config();
+    config.write(0x04, &[0x06, 0]);
+    start(&mut scene, bar);
+    let msix = capability(&*config, 0x11);
+    let table = bar + u64::from(dword(&*config, msix + 4) & !7);
+    config.write(msix + 2, &0x8000_u16.to_le_bytes());
+    for (offset, value) in [(0, 0xfee0_0000), (4, 0), (8, 0x43), (12, 0)] {
+        scene.poke(table + offset, value);
+    }
+    // Get features, number of queues: a command without data, of which one at a time is under way.
+    let mut command = [0_u8; 64];
+    (command[0], command[40]) = (0x0a, 0x07);
+    for index in 0..16 {
+        command[2] = index;
+        scene.write_memory(SUBMISSIONS + u64::from(index) * 64, &command);
+    }
+    let raiser = Raiser {
+        bar,
+        // inc esi; and esi, 15; mov [edi+0x1000], esi: the submission queue's tail
+        raise: vec![0x46, 0x83, 0xe6, 0x0f, 0x89, 0xb7, 0x00, 0x10, 0, 0],
+        // mov [edi+0x1004], esi: the completion queue's head
+        acknowledge: vec![0x89, 0xb7, 0x04, 0x10, 0, 0],
+    };
+    scene.loses_none(&raiser, (&[0x43], 2000), "MSI-X");
+    assert_eq!(assigned.vectors_in_use(), 1);
+    assigned.release().unwrap();
 }
 
 #[test]

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use pellucid_partition::{
-    Bdf, ConfigHandler, GuestAddress, Inventory as Host, LastHit, MmioHandler, PartitionSpec, Plan,
-    Populated, StateDir,
+    Bdf, ConfigHandler, GuestAddress, Inventory as Host, LastHit, MmioHandler, PartitionSpec, PioHandler,
+    Plan, Populated, StateDir,
 };
 use pellucid_passthrough::{BarShape, Function, Guest, Inventory, Placement, PlacementWindows};
 
@@ -23,6 +23,27 @@ pub(crate) struct Scene {
     pub(crate) windows: PlacementWindows,
     cpu: VcpuFd,
     hit: LastHit<dyn MmioHandler>,
+    port_hit: LastHit<dyn PioHandler>,
+}
+
+/// How a device is made to raise its interrupt, and told that it was taken: instructions for a CPU that has the BAR in EDI, and may
+/// change ESI.
+pub(crate) struct Raiser {
+    pub(crate) bar: u64,
+    pub(crate) raise: Vec<u8>,
+    pub(crate) acknowledge: Vec<u8>,
+}
+
+impl Raiser {
+    /// QEMU's `edu`.
+    pub(crate) fn edu(bar: u64) -> Raiser {
+        Raiser {
+            bar,
+            // mov dword [edi+0x60], 1; mov dword [edi+0x64], 1
+            raise: vec![0xc7, 0x47, 0x60, 1, 0, 0, 0],
+            acknowledge: vec![0xc7, 0x47, 0x64, 1, 0, 0, 0],
+        }
+    }
 }
 
 impl Scene {
@@ -40,6 +61,7 @@ impl Scene {
             windows,
             cpu,
             hit: LastHit::new(),
+            port_hit: LastHit::new(),
         }
     }
 
@@ -79,34 +101,53 @@ impl Scene {
         self.run([0xfb, 0x90, 0xeb, 0xfe], acknowledge.0, acknowledge.1);
     }
 
-    /// Has the CPU raise the interrupt of the `edu` at `bar` so many times, waiting each time for the handler that all of `vectors` have:
-    /// how many came, and how many did not in time.
-    pub(crate) fn raise_and_count(&mut self, bar: u64, vectors: &[u8], times: u32) -> (u32, u32) {
+    /// Has the CPU raise a device's interrupt so many times, waiting each time for the handler that all of `vectors` have: how many came, and
+    /// how many did not in time.
+    pub(crate) fn raise_and_count(&mut self, raiser: &Raiser, vectors: &[u8], times: u32) -> (u32, u32) {
         let [count, lost] = [COUNT, LOST].map(|at| (at as u32).to_le_bytes());
-        // inc dword [COUNT]; mov dword [edi+0x64], 1; mov dword [0xfee000b0], 0; iretd
-        let acknowledge = [0xc7, 0x47, 0x64, 1, 0, 0, 0];
+        // inc dword [COUNT]; acknowledge; mov dword [0xfee000b0], 0; iretd
         let end = [0xc7, 0x05, 0xb0, 0x00, 0xe0, 0xfe, 0, 0, 0, 0, 0xcf];
-        let handler = [&[0xff, 0x05][..], &count, &acknowledge, &end].concat();
+        let handler = [&[0xff, 0x05][..], &count, &raiser.acknowledge, &end].concat();
         self.take_by(vectors, &handler);
         self.write_memory(COUNT, &[0; 8]);
+        let again = (-31 - raiser.raise.len() as i8).cast_unsigned();
         let program = [
-            // sti; again: mov ebx, [COUNT]; mov edx, SPINS; mov dword [edi+0x60], 1
+            // sti; again: mov ebx, [COUNT]; mov edx, SPINS; raise
             &[0xfb, 0x8b, 0x1d][..],
             &count,
-            &[0xba, 0, 0, 0, 4, 0xc7, 0x47, 0x60, 1, 0, 0, 0],
+            &[0xba, 0, 0, 0, 4],
+            &raiser.raise,
             // wait: cmp [COUNT], ebx; jne came; dec edx; jnz wait; inc dword [LOST]
             &[0x39, 0x1d],
             &count,
             &[0x75, 0x09, 0x4a, 0x75, 0xf5, 0xff, 0x05],
             &lost,
             // came: dec ecx; jnz again; cli; out DONE, al
-            &[0x49, 0x75, 0xda, 0xfa, 0xe6, DONE],
+            &[0x49, 0x75, again, 0xfa, 0xe6, DONE],
         ];
-        self.execute(&program.concat(), [bar as u32, 0, times]);
+        self.execute(&program.concat(), [raiser.bar as u32, 0, times]);
         let [mut counted, mut lost] = [[0; 4]; 2];
         self.read_memory(COUNT, &mut counted);
         self.read_memory(LOST, &mut lost);
         (u32::from_le_bytes(counted), u32::from_le_bytes(lost))
+    }
+
+    /// Raises so many interrupts, of which none may be lost, and tells how many a second came.
+    pub(crate) fn loses_none(&mut self, raiser: &Raiser, (vectors, times): (&[u8], u32), kind: &str) {
+        let begun = Instant::now();
+        assert_eq!(self.raise_and_count(raiser, vectors, times), (times, 0), "{kind}");
+        let rate = f64::from(times) / begun.elapsed().as_secs_f64();
+        println!("{kind}: {rate:.0} interrupts/s, {times} raised, none lost");
+    }
+
+    /// mov edx, edi; in eax, dx
+    pub(crate) fn port_in(&mut self, port: u64) -> u32 {
+        self.execute(&[0x89, 0xfa, 0xed, 0xe6, DONE], [port as u32, 0, 0])
+    }
+
+    /// mov edx, edi; out dx, eax
+    pub(crate) fn port_out(&mut self, port: u64, value: u32) {
+        self.execute(&[0x89, 0xfa, 0xef, 0xe6, DONE], [port as u32, value, 0]);
     }
 
     /// Reads an address so many times without leaving the guest for anything else.
@@ -161,6 +202,8 @@ impl Scene {
         loop {
             match self.cpu.run().unwrap() {
                 VcpuExit::IoOut(port, _) if port == u16::from(DONE) => break,
+                VcpuExit::IoIn(port, data) => drop(self.guest.pio.read(&mut self.port_hit, port, data)),
+                VcpuExit::IoOut(port, data) => drop(self.guest.pio.write(&mut self.port_hit, port, data)),
                 VcpuExit::MmioRead(at, data) => drop(self.guest.mmio.read(&mut self.hit, at, data)),
                 VcpuExit::MmioWrite(at, data) => drop(self.guest.mmio.write(&mut self.hit, at, data)),
                 other => panic!("{other:?}"),
@@ -203,15 +246,21 @@ pub(crate) fn bdf(text: &str) -> Bdf {
 /// Where the MSI capability is.
 #[track_caller]
 pub(crate) fn msi(config: &dyn ConfigHandler) -> u16 {
+    capability(config, 0x05)
+}
+
+/// Where the capability with this id is.
+#[track_caller]
+pub(crate) fn capability(config: &dyn ConfigHandler, id: u8) -> u16 {
     let byte = |at: u16| {
         let mut data = [0];
         config.read(at, &mut data);
         data[0]
     };
     let mut at = u16::from(byte(0x34));
-    while byte(at) != 0x05 {
+    while byte(at) != id {
         at = u16::from(byte(at + 1));
-        assert_ne!(at, 0, "no MSI");
+        assert_ne!(at, 0, "no capability {id:#x}");
     }
     at
 }
