@@ -70,6 +70,11 @@ impl DriverSeat {
         self.path("").exists()
     }
 
+    /// Whether it is there and no driver of the host's has it.
+    pub(crate) fn is_away(&self) -> bool {
+        self.exists() && self.bound().is_none_or(|bound| bound == VFIO)
+    }
+
     /// From whatever driver to vfio-pci.
     pub(crate) fn to_vfio(&self) -> Result<(), TakeError> {
         if self.bound().as_deref() == Some(VFIO) {

@@ -62,7 +62,8 @@ impl PciHealer {
             .map_err(|error: pellucid_partition::BdfError| unreadable(error.into()))?;
         let way: Way = serde_json::from_value(record.clone()).map_err(|error| unreadable(error.into()))?;
         let seat = Arc::new(DriverSeat::new(&self.root, device, self.patience));
-        if way.quarantined.is_some() && seat.exists() && !self.lifted.contains(&device) {
+        // One that a healer has given back before it died is in use, and not to be reset.
+        if way.quarantined.is_some() && seat.is_away() && !self.lifted.contains(&device) {
             self.prove(device, &seat, &way)?;
         }
         seat.restore(&way)?;
@@ -74,6 +75,8 @@ impl PciHealer {
 impl PciHealer {
     /// Tries every reset on a function in quarantine. It stays there unless one is proved.
     fn prove(&self, device: Bdf, seat: &Arc<DriverSeat>, way: &Way) -> Result<(), TakeError> {
+        // One that died on the ladder has left the method that it was at.
+        restore_reset_methods(seat, way);
         let host = Inventory::survey_at(&self.root).map_err(|error| TakeError::Sysfs {
             device,
             path: error.path,
@@ -88,10 +91,7 @@ impl PciHealer {
             return Ok(());
         };
         // What was tried is undone, and the reason of the first time goes on standing beside that of this time.
-        let unordered = way.settings.restore(seat);
-        if let Err(error) = unordered {
-            tracing::warn!(%device, %error, "its reset methods are in another order than before");
-        }
+        restore_reset_methods(seat, way);
         let mut quarantine = way.quarantined.clone().unwrap_or_default();
         quarantine.reason = format!("{}; tried again: {fault}", quarantine.reason);
         quarantine.report = Some(report);
@@ -115,5 +115,13 @@ impl Healer for PciHealer {
 
     fn undo(&self, resource: &str, record: &serde_json::Value) -> Result<(), Box<dyn Error + Send + Sync>> {
         self.restore(resource, record).map_err(Into::into)
+    }
+}
+
+/// Each is tried one by one, and then all are to be there again as they were.
+fn restore_reset_methods(seat: &DriverSeat, way: &Way) {
+    if let Err(error) = way.settings.restore_reset_methods(seat) {
+        let device = seat.device();
+        tracing::warn!(%device, %error, "its reset methods are in another order than before");
     }
 }

@@ -5,59 +5,11 @@ mod fixture;
 
 use std::fs;
 
+use fixture::NVME;
 use fixture::kernel::Kernel;
-use fixture::{Card, Host, NVME, PORT};
-use pellucid_partition::{HealOutcome, Resource, StateDir};
-use pellucid_passthrough::{Claimant, PciHealer, Quarantine, RESOURCE_KIND};
-
-const SICK: Card = Card {
-    driver: Some("vfio-pci"),
-    ..NVME
-};
-
-/// A function that a process which is gone has left in quarantine, as its registers are now.
-fn quarantined(registers: &[u8]) -> (Host, StateDir) {
-    let host = Host::with(&[PORT, SICK]);
-    host.driver("nvme");
-    host.write(&place("driver_override"), "vfio-pci\n");
-    host.write(&place("reset"), "");
-    fs::write(host.root().join(place("config")), registers).unwrap();
-    let state = StateDir::at(&host.root().join("state")).unwrap();
-    let mut claim = state
-        .claim(Resource::new(RESOURCE_KIND, NVME.bdf), "db1")
-        .unwrap();
-    let record = serde_json::json!({ "original": { "bound": "nvme", "only": null },
-        "settings": { "attributes": { "reset_method": "flr bus" }, "virtual_functions": null, "affinities": [] },
-        "quarantined": { "reason": "it answers ffffffff", "since": 1_700_000_000 } });
-    claim.record_undo(PciHealer::KIND, &record).unwrap();
-    drop(claim);
-    (host, state)
-}
-
-fn place(name: &str) -> String {
-    format!("{}/{name}", Host::place(&NVME))
-}
-
-/// As the fixture's `resource` and `class` say; the bus master is on, as the dead guest left it.
-fn well() -> Vec<u8> {
-    let mut space = vec![0; 256];
-    let mut put = |at: usize, bytes: &[u8]| space[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0x00, &[0x36, 0x1b, 0x10, 0x00, 0x07, 0x00, 0x00, 0x00]);
-    put(0x08, &[0x02, 0x02, 0x08, 0x01]);
-    put(0x10, &0xfe60_0004_u64.to_le_bytes());
-    put(0x18, &0xc000_0008_u32.to_le_bytes());
-    put(0x20, &0xd001_u32.to_le_bytes());
-    space
-}
-
-fn driver(host: &Host) -> Option<String> {
-    let host = host.survey();
-    host.function(NVME.bdf.parse().unwrap())
-        .unwrap()
-        .driver
-        .bound
-        .clone()
-}
+use fixture::quarantine::{place, quarantined, well};
+use pellucid_partition::HealOutcome;
+use pellucid_passthrough::{Claimant, PciHealer, Quarantine};
 
 #[test]
 fn it_is_refused_to_others_with_its_reason_and_the_remedies() {
@@ -90,7 +42,7 @@ fn a_reset_that_is_proved_lifts_it() {
     let report = state.heal(&[&PciHealer::at(host.root())], false).unwrap();
     assert!(matches!(report[0].outcome, HealOutcome::Healed), "{report:?}");
     assert_eq!(host.read(&place("reset")), "1");
-    assert_eq!(driver(&host).as_deref(), Some("nvme"));
+    assert_eq!(host.bound(&NVME).as_deref(), Some("nvme"));
     let registers = fs::read(host.root().join(place("config"))).unwrap();
     assert_eq!(registers[4] & 7, 0, "it was stopped");
     assert_eq!(
@@ -121,7 +73,7 @@ fn without_such_a_reset_it_stays_and_says_what_was_tried() {
             assert!(error.contains(word), "{word}: {error}");
         }
     }
-    assert_eq!(driver(&host).as_deref(), Some("vfio-pci"));
+    assert_eq!(host.bound(&NVME).as_deref(), Some("vfio-pci"));
     assert_eq!(host.read(&place("reset_method")).trim(), "flr bus");
 }
 
@@ -137,7 +89,7 @@ fn a_person_lifts_that_of_one_function_as_it_is() {
     );
     let report = state.heal(&[&of(NVME.bdf)], false).unwrap();
     assert!(matches!(report[0].outcome, HealOutcome::Healed), "{report:?}");
-    assert_eq!(driver(&host).as_deref(), Some("nvme"));
+    assert_eq!(host.bound(&NVME).as_deref(), Some("nvme"));
     assert!(state.records().unwrap().is_empty());
 }
 

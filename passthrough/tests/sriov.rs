@@ -4,92 +4,15 @@
 mod fixture;
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use fixture::kernel::Kernel;
-use fixture::{Card, Host, NVME, PORT};
-use pellucid_partition::{Bdf, HealOutcome, StateDir};
+use fixture::PORT;
+use fixture::sriov::{FIRST, PHYSICAL, SECOND, attribute, await_number, bdf, with_card};
+use pellucid_partition::HealOutcome;
 use pellucid_passthrough::{Claimant, PciHealer, SriovError, SriovHealer};
-
-const PHYSICAL: Card = Card {
-    driver: Some("igb"),
-    class: 0x02_0000,
-    ..NVME
-};
-const FIRST: Card = Card {
-    bdf: "0000:01:10.0",
-    driver: None,
-    group: Some(20),
-    ..PHYSICAL
-};
-const SECOND: Card = Card {
-    bdf: "0000:01:10.2",
-    group: Some(21),
-    ..FIRST
-};
-
-fn bdf(card: &Card) -> Bdf {
-    card.bdf.parse().unwrap()
-}
-
-fn attribute(name: &str) -> String {
-    format!("{}/{name}", Host::place(&PHYSICAL))
-}
-
-/// A host whose card can have seven virtual functions and makes two of them when asked for any.
-fn with_card(test: impl FnOnce(&Host, &StateDir)) {
-    let host = Host::with(&[PORT, PHYSICAL]);
-    host.write(&attribute("sriov_totalvfs"), "7\n");
-    host.write(&attribute("sriov_numvfs"), "0\n");
-    host.write(&attribute("sriov_drivers_autoprobe"), "1\n");
-    let state = StateDir::at(&host.root().join("state")).unwrap();
-    let (_kernel, stop) = (Kernel::start(&host), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                make_or_remove(&host);
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        });
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&host, &state)));
-        stop.store(true, Ordering::Relaxed);
-        outcome.unwrap();
-    });
-}
-
-/// What the kernel does when the number is written.
-fn make_or_remove(host: &Host) {
-    let number = fs::read_to_string(host.root().join(attribute("sriov_numvfs"))).unwrap_or_default();
-    for (index, card) in [&FIRST, &SECOND].into_iter().enumerate() {
-        let there = host.root().join("sys/bus/pci/devices").join(card.bdf);
-        let link = host.root().join(attribute(&format!("virtfn{index}")));
-        match (number.trim(), there.exists()) {
-            ("0", true) => {
-                fs::remove_file(&link).unwrap();
-                fs::remove_file(&there).unwrap();
-                fs::remove_dir_all(host.root().join(Host::place(card))).unwrap();
-                let group = format!("sys/kernel/iommu_groups/{}", card.group.unwrap());
-                fs::remove_dir_all(host.root().join(group)).unwrap();
-            }
-            ("2", false) => {
-                host.add(card);
-                std::os::unix::fs::symlink(&there, link).unwrap();
-            }
-            _ => {}
-        }
-    }
-}
-
-fn await_number(host: &Host, there: bool) {
-    while host.root().join(attribute("virtfn1")).exists() != there {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
 
 #[test]
 fn those_that_were_made_are_for_no_host_driver_and_go_again() {
-    with_card(|host, state| {
+    with_card(|host, state, _| {
         let made = Claimant::new(state, "db1")
             .at(host.root())
             .virtual_functions(bdf(&PHYSICAL), 2)
@@ -108,7 +31,7 @@ fn those_that_were_made_are_for_no_host_driver_and_go_again() {
 
 #[test]
 fn those_that_were_there_are_used_and_stay() {
-    with_card(|host, state| {
+    with_card(|host, state, _| {
         host.write(&attribute("sriov_numvfs"), "2\n");
         await_number(host, true);
         let claimant = Claimant::new(state, "db1").at(host.root());
@@ -123,7 +46,7 @@ fn those_that_were_there_are_used_and_stay() {
 
 #[test]
 fn what_cannot_be_is_refused_with_what_can_be_and_nothing_is_touched() {
-    with_card(|host, state| {
+    with_card(|host, state, _| {
         let claimant = Claimant::new(state, "db1").at(host.root());
         let refusal = |count| {
             claimant
@@ -141,7 +64,7 @@ fn what_cannot_be_is_refused_with_what_can_be_and_nothing_is_touched() {
 
 #[test]
 fn a_driver_that_refuses_leaves_everything_as_it_was() {
-    with_card(|host, state| {
+    with_card(|host, state, _| {
         let number = host.root().join(attribute("sriov_numvfs"));
         fs::remove_file(&number).unwrap();
         fs::create_dir(&number).unwrap();
@@ -155,7 +78,7 @@ fn a_driver_that_refuses_leaves_everything_as_it_was() {
 
 #[test]
 fn as_long_as_another_server_uses_one_they_stay_and_they_go_with_the_last() {
-    with_card(|host, state| {
+    with_card(|host, state, _| {
         let claimant = |name| Claimant::new(state, name).at(host.root());
         let made = claimant("db1").virtual_functions(bdf(&PHYSICAL), 2).unwrap();
         let shared = claimant("db2").virtual_functions(bdf(&PHYSICAL), 1).unwrap();
@@ -172,7 +95,7 @@ fn as_long_as_another_server_uses_one_they_stay_and_they_go_with_the_last() {
 
 #[test]
 fn what_a_dead_process_made_is_removed_by_heal_but_not_from_under_a_living_one() {
-    with_card(|host, state| {
+    with_card(|host, state, _| {
         let mut claim = state
             .claim(pellucid_partition::Resource::new("sriov", PHYSICAL.bdf), "db1")
             .unwrap();
@@ -205,7 +128,7 @@ fn what_a_dead_process_made_is_removed_by_heal_but_not_from_under_a_living_one()
 
 #[test]
 fn a_number_that_others_have_changed_is_left_to_them() {
-    with_card(|host, state| {
+    with_card(|host, state, _| {
         let made = Claimant::new(state, "db1")
             .at(host.root())
             .virtual_functions(bdf(&PHYSICAL), 2)

@@ -6,9 +6,10 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use pellucid_partition::Mapping;
+use pellucid_partition::{Mapping, step};
 
 use super::DriverSeat;
+use super::settings::RESET_METHODS;
 use crate::error::TakeError;
 use crate::inventory::Function;
 use crate::reset::{ResetLadder, ResetReport};
@@ -23,7 +24,9 @@ impl DriverSeat {
         let mut report = self.ladder(function).inspect(&transport);
         let mut steps = std::mem::take(&mut report.steps);
         for method in &function.reset_methods {
-            self.write(self.path("reset_method"), method)?;
+            step("choose a reset method", || {
+                self.write(self.path(RESET_METHODS), method)
+            })?;
             let only = Function {
                 reset_methods: vec![method.clone()],
                 ..function.clone()

@@ -40,12 +40,8 @@ impl Settings {
     /// Puts back what has changed. The function is on its driver; what cannot be had is done without, and said.
     pub(crate) fn restore(&self, seat: &DriverSeat) -> Result<(), TakeError> {
         let mut outcome = Ok(());
-        for (name, before) in &self.attributes {
-            let path = seat.path(name);
-            if text(&path).is_some_and(|now| now != *before) {
-                let restored = step("restore a setting", || seat.write(path, before));
-                outcome = outcome.and(restored);
-            }
+        for name in self.attributes.keys() {
+            outcome = outcome.and(self.restore_attribute(seat, name));
         }
         if let Some(number) = self.virtual_functions
             && number_of_vfs(seat) == Some(0)
@@ -59,6 +55,21 @@ impl Settings {
         }
         self.restore_affinities(seat);
         outcome
+    }
+
+    /// The kernel's reset methods alone; the function may be on any driver.
+    pub(crate) fn restore_reset_methods(&self, seat: &DriverSeat) -> Result<(), TakeError> {
+        self.restore_attribute(seat, RESET_METHODS)
+    }
+
+    fn restore_attribute(&self, seat: &DriverSeat, name: &str) -> Result<(), TakeError> {
+        let path = seat.path(name);
+        match self.attributes.get(name) {
+            Some(before) if text(&path).is_some_and(|now| now != *before) => {
+                step("restore a setting", || seat.write(path, before))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The kernel places interrupts that it manages itself (most of an NVMe controller's) and refuses others' wishes for them.
@@ -123,4 +134,6 @@ fn text(path: &Path) -> Option<String> {
 /// Controllers take up to a second to come up.
 const REQUESTED_WITHIN: Duration = Duration::from_secs(5);
 /// vfio-pci lets a function sleep and forbids it again, whatever was allowed before; the ladder may order the kernel's reset methods.
-const ATTRIBUTES: [&str; 3] = ["power/control", "d3cold_allowed", "reset_method"];
+const ATTRIBUTES: [&str; 3] = ["power/control", "d3cold_allowed", RESET_METHODS];
+/// In the order in which the kernel tries them (Documentation/ABI/testing/sysfs-bus-pci).
+pub(super) const RESET_METHODS: &str = "reset_method";
