@@ -7,7 +7,7 @@ use std::path::Path;
 
 use fixture::{Card, Host, NVME, PORT};
 use pellucid_partition::Bdf;
-use pellucid_passthrough::{BarKind, Inventory, Member, NodeState, Refusal, Standing, Use};
+use pellucid_passthrough::{BarKind, Inventory, Member, NodeState, Refusal, Standing, Use, Wanted};
 
 fn bdf(text: &str) -> Bdf {
     text.parse().unwrap()
@@ -224,6 +224,107 @@ fn swap_is_found() {
         "Filename Type Size Used Priority\n/dev/nvme0n1p2 partition 1 0 -2\n",
     );
     assert!(refusal(&host).to_string().contains("swapoff /dev/nvme0n1p2"));
+}
+
+#[test]
+fn swap_on_an_encrypted_volume_is_found_by_either_of_its_names() {
+    let host = with_disk();
+    for (below, number, name) in [("nvme0n1p2", 0, "luks"), ("dm-0", 1, "vg-swap")] {
+        let place = format!("sys/devices/virtual/block/dm-{number}");
+        host.block(&place, &format!("253:{number}\n"));
+        host.write(&format!("{place}/dm/name"), &format!("{name}\n"));
+        let holder = format!("sys/class/block/{below}/holders/dm-{number}");
+        host.link(&holder, &host.root().join(&place));
+    }
+    for name in ["/dev/dm-1", "/dev/mapper/vg-swap"] {
+        host.write(
+            "proc/swaps",
+            &format!("Filename Type Size Used Priority\n{name} partition 1 0 -2\n"),
+        );
+        let refused = refusal(&host).to_string();
+        assert!(refused.contains("swapoff /dev/dm-1"), "{refused}");
+    }
+}
+
+#[test]
+fn a_btrfs_on_an_encrypted_volume_is_found_by_the_name_of_its_mapping() {
+    let host = with_disk();
+    host.block("sys/devices/virtual/block/dm-0", "253:0\n");
+    host.write("sys/devices/virtual/block/dm-0/dm/name", "luks-1\n");
+    let volume = host.root().join("sys/devices/virtual/block/dm-0");
+    host.link("sys/class/block/nvme0n1p2/holders/dm-0", &volume);
+    let mounts = "30 1 0:44 /root / rw - btrfs /dev/mapper/luks-1 rw\n";
+    host.write("proc/self/mountinfo", mounts);
+    let refused = refusal(&host).to_string();
+    assert!(refused.contains("dm-0 is mounted at /;"), "{refused}");
+}
+
+#[test]
+fn every_device_of_a_file_system_on_several_is_in_use() {
+    let host = with_disk();
+    let refused = |mounts: &str| {
+        host.write("proc/self/mountinfo", mounts);
+        refusal(&host).to_string()
+    };
+    let both = "30 1 0:44 / /srv rw - bcachefs /dev/sdb1:/dev/nvme0n1p2 rw\n";
+    assert!(refused(both).contains("nvme0n1p2 is mounted at /srv"));
+    host.block("sys/devices/virtual/block/sdb1", "8:17\n");
+    for member in ["sdb1", "nvme0n1p2"] {
+        let device = host.root().join("sys/class/block").join(member);
+        host.link(&format!("sys/fs/btrfs/6a1f/devices/{member}"), &device);
+    }
+    let first = "30 1 0:44 / /srv rw - btrfs /dev/sdb1 rw\n";
+    assert!(
+        refused(first).contains("nvme0n1p2 is mounted at /srv"),
+        "{}",
+        refused(first)
+    );
+    let elsewhere = refused("");
+    assert!(
+        elsewhere.contains("nvme0n1p2 is part of btrfs 6a1f, which is active; unmount btrfs 6a1f first"),
+        "{elsewhere}"
+    );
+}
+
+/// Has the host use the function.
+type MadeUse<'u> = &'u dyn Fn(&Host);
+
+#[test]
+fn what_the_host_uses_is_lent_by_force_alone() {
+    let used: [(&str, MadeUse); 4] = [
+        ("is mounted at /srv", &|host| {
+            host.write(
+                "proc/self/mountinfo",
+                "30 1 259:2 / /srv rw - ext4 /dev/nvme0n1p2 rw\n",
+            );
+        }),
+        ("is used as swap", &|host| {
+            host.write(
+                "proc/swaps",
+                "Filename Type Size Used Priority\n/dev/nvme0n1p2 partition 1 0 -2\n",
+            );
+        }),
+        ("is part of md0", &|host| {
+            host.block("sys/devices/virtual/block/md0", "9:0\n");
+            let array = host.root().join("sys/devices/virtual/block/md0");
+            host.link("sys/class/block/nvme0n1p2/holders/md0", &array);
+        }),
+        ("the default route goes through", &|host| {
+            let place = format!("{}/net/en0", Host::place(&NVME));
+            host.write(&format!("{place}/ifindex"), "2\n");
+            host.link("sys/class/net/en0", &host.root().join(place));
+            let route = format!("{:032x} 00 {0:032x} 00 fe8{:029x} 400 1 0 3 en0\n", 0, 1);
+            host.write("proc/net/ipv6_route", &route);
+        }),
+    ];
+    for (words, use_it) in used {
+        let host = with_disk();
+        use_it(&host);
+        let refused = refusal(&host).to_string();
+        assert!(refused.contains(words), "{refused}");
+        let forced = [Wanted::new(bdf(NVME.bdf)).by_force()];
+        assert_eq!(host.survey().admit_together(&forced).unwrap().len(), 1, "{words}");
+    }
 }
 
 #[test]

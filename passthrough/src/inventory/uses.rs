@@ -33,11 +33,11 @@ pub enum Use {
         /// The block device.
         device: String,
     },
-    /// One of its disks is part of something active, of which nothing is mounted here: a logical volume, a RAID array.
+    /// One of its disks is part of something active, of which nothing is mounted here: a logical volume, a RAID array, a btrfs.
     Held {
         /// The block device.
         device: String,
-        /// The device built on it.
+        /// The device built on it, or `btrfs` and the id of the file system.
         holder: String,
     },
     /// The host's default route leaves through it.
@@ -69,6 +69,7 @@ impl Use {
             Use::Held { holder, .. } if holder.starts_with("md") => {
                 format!("`mdadm --stop /dev/{holder}` first")
             }
+            Use::Held { holder, .. } if holder.starts_with(disks::BTRFS) => format!("unmount {holder} first"),
             Use::Held { holder, .. } => {
                 format!("deactivate {holder} first (vgchange -an, cryptsetup close, multipath -f)")
             }

@@ -14,8 +14,10 @@ use crate::inventory::attribute::{list, names, text};
 pub(super) struct Disks {
     class: PathBuf,
     mounts: Vec<Mount>,
-    /// Kernel names of swap devices.
+    /// Paths of swap devices.
     swaps: BTreeSet<String>,
+    /// Of each mounted btrfs, its id and the block devices that it is spread over: a mount names one of them.
+    spread: Vec<(String, Vec<String>)>,
     /// The tags of virtiofs, each with the real place of its device.
     tags: Vec<(PathBuf, String)>,
 }
@@ -39,15 +41,15 @@ impl Disks {
         }
         let mounts = list(&mounts)?;
         let swaps = list(&root.join("proc/swaps"))?;
-        let kernel_name = |path: &str| path.strip_prefix("/dev/").map(str::to_owned);
         Ok(Disks {
             class: root.join("sys/class/block"),
             mounts: mounts.lines().filter_map(Mount::of).collect(),
             swaps: swaps
                 .lines()
                 .skip(1)
-                .filter_map(|line| kernel_name(line.split_whitespace().next()?))
+                .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
                 .collect(),
+            spread: spread(&root.join("sys/fs/btrfs")),
             tags: virtiofs_tags(&root.join("sys/fs/virtiofs")),
         })
     }
@@ -107,19 +109,53 @@ impl Disks {
     /// Adds how one block device is used itself, and says whether it is.
     fn used(&self, device: &str, uses: &mut BTreeSet<Use>) -> bool {
         let number = text(&self.class.join(device), "dev").unwrap_or_default();
-        let source = format!("/dev/{device}");
-        let mounted = self
-            .mounts
-            .iter()
-            .filter(|mount| mount.number == number || mount.source == source);
+        let paths = self.paths(device);
+        let named = |mount: &&Mount| {
+            mount
+                .sources()
+                .any(|source| paths.iter().any(|path| path == source))
+        };
         let before = uses.len();
+        let mounted = self.mounts.iter();
+        let mounted = mounted.filter(|mount| mount.number == number || named(mount));
         uses.extend(mounted.map(|mount| mount.used_by(device)));
-        if self.swaps.contains(device) {
+        if paths.iter().any(|path| self.swaps.contains(path)) {
             uses.insert(Use::Swap {
                 device: device.to_owned(),
             });
         }
+        self.spread_over(device, uses);
         uses.len() > before
+    }
+
+    /// Adds the mounts of a btrfs that has `device` among others.
+    fn spread_over(&self, device: &str, uses: &mut BTreeSet<Use>) {
+        for (id, members) in &self.spread {
+            if !members.iter().any(|member| member == device) {
+                continue;
+            }
+            let paths: Vec<String> = members.iter().flat_map(|member| self.paths(member)).collect();
+            let mut mounted = self
+                .mounts
+                .iter()
+                .filter(|mount| mount.kind == "btrfs" && paths.contains(&mount.source))
+                .peekable();
+            if mounted.peek().is_none() {
+                // Under a name that is not known here, or elsewhere than in this mount namespace.
+                uses.insert(Use::Held {
+                    device: device.to_owned(),
+                    holder: format!("{BTRFS}{id}"),
+                });
+            }
+            uses.extend(mounted.map(|mount| mount.used_by(device)));
+        }
+    }
+
+    /// What mounts and swaps call a block device: its kernel name, or that of its mapping.
+    fn paths(&self, device: &str) -> Vec<String> {
+        let mapping = text(&self.class.join(device).join("dm"), "name");
+        let mapping = mapping.map(|name| format!("/dev/mapper/{}", name.trim()));
+        [format!("/dev/{device}")].into_iter().chain(mapping).collect()
     }
 }
 
@@ -175,6 +211,11 @@ impl Mount {
         })
     }
 
+    /// bcachefs names all of its devices.
+    fn sources(&self) -> impl Iterator<Item = &str> {
+        self.source.split(':')
+    }
+
     fn used_by(&self, device: &str) -> Use {
         Use::Mount {
             device: device.to_owned(),
@@ -192,5 +233,16 @@ fn virtiofs_tags(folder: &Path) -> Vec<(PathBuf, String)> {
     names(folder).into_iter().filter_map(tag).collect()
 }
 
+/// The kernel shows each btrfs that is mounted, with links to its devices (fs/btrfs/sysfs.c).
+fn spread(folder: &Path) -> Vec<(String, Vec<String>)> {
+    let one = |id: String| {
+        let members = names(&folder.join(&id).join("devices"));
+        (!members.is_empty()).then_some((id, members))
+    };
+    names(folder).into_iter().filter_map(one).collect()
+}
+
+/// How a btrfs is called that holds a device.
+pub(super) const BTRFS: &str = "btrfs ";
 /// Deeper than sysfs nests below a function, also below one that has a domain of its own.
 const MAX_DEPTH: usize = 32;
