@@ -331,6 +331,13 @@ mod tests {
             "0x010802",
             &[0; 64],
         );
+        // A virtual function of it.
+        add(
+            "pci0000:00/0000:00:02.0/0000:05:10.2",
+            "0x1b36",
+            "0x010802",
+            &[0; 64],
+        );
         add("pci0000:00/0000:00:19.0", "0x8086", "0x020000", &[0; 64]);
         (bridge[0x18], bridge[0x19], bridge[0x1a]) = (0x5d, 0x5e, 0x5e);
         add("pci0000:5d/0000:5d:00.0", "0x8086", "0x060400", &bridge);
@@ -560,5 +567,25 @@ mod tests {
             fit(&[("00:19.0", Some("0001:00:04.0"))]),
             Err(TopologyError::Domain { .. })
         ));
+    }
+
+    #[test]
+    fn a_function_of_a_device_above_0_is_lent_at_each_address_that_its_refusal_names() {
+        let refusal = fit(&[("05:00.0", None), ("05:10.2", None)]).unwrap_err();
+        let TopologyError::Device { device, free } = refusal else {
+            panic!("{refusal}")
+        };
+        assert_eq!(device.to_string(), "0000:05:10.2");
+        let free: Vec<&str> = free.split(' ').collect();
+        assert_eq!(
+            free.len(),
+            7,
+            "all but that of the device that is there: {free:?}"
+        );
+        for at in free {
+            let tree = fit(&[("05:00.0", None), ("05:10.2", Some(at))]).unwrap();
+            let places: Vec<_> = tree.places().iter().map(Bdf::to_string).collect();
+            assert_eq!(places, ["0000:05:00.0", at]);
+        }
     }
 }

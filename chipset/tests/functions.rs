@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use pellucid_chipset::{HostBridge, Lpc, PciError, RootPort, Windows};
+use pellucid_chipset::{HostBridge, Lpc, PciError, PortKind, RootPort, RootPortSpec, Windows};
 use pellucid_partition::ConfigHandler;
 use proptest::prelude::*;
 
@@ -122,6 +122,26 @@ fn a_root_port_shows_the_hosts_identity_and_windows() {
     assert_eq!(read32(&port, 0xa4), 0x0a1b_1028);
     assert_eq!(read32(&port, 0x100), 0, "no extended capability");
 }
+
+#[test]
+fn no_port_forwards_by_ari_or_isolates_since_the_guest_has_no_iommu() {
+    for kind in [PortKind::Root, PortKind::Upstream, PortKind::Downstream] {
+        let mut spec = RootPortSpec { kind, ..port(1, 4) };
+        // Only one that has a link below leads to a slot.
+        spec.slot = spec.slot.filter(|_| kind != PortKind::Upstream);
+        let port = RootPort::new(&spec).unwrap();
+        assert_eq!(read32(&port, 0x64) & ARI_FORWARDING, 0, "{kind:?}: not supported");
+        port.write(0x68, &u32::MAX.to_le_bytes());
+        assert_eq!(read32(&port, 0x68) & ARI_FORWARDING, 0, "{kind:?}: not enabled");
+        // ACS and whatever else would be an extended capability.
+        assert_eq!(read32(&port, 0x100), 0, "{kind:?}");
+        port.write(0x100, &u32::MAX.to_le_bytes());
+        assert_eq!(read32(&port, 0x100), 0, "{kind:?}");
+    }
+}
+
+/// Of both device capabilities 2 and device control 2 (PCI Express base 5.0, 7.5.3.15 and 16).
+const ARI_FORWARDING: u32 = 1 << 5;
 
 #[test]
 fn a_root_port_shows_its_slot_and_its_link() {
