@@ -250,6 +250,12 @@ pub enum LendError {
     /// A virtual function cannot be lent.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// A device was offered and then not among those that were claimed.
+    #[error("device {device}: it was not claimed with the others; examine the server again, and run it then")]
+    Unclaimed {
+        /// Its address in the guest.
+        device: Bdf,
+    },
     /// A device could not be opened.
     #[error(transparent)]
     Bind(#[from] pellucid_passthrough::BindError),

@@ -58,9 +58,7 @@ impl Taken {
             let bound = match &offer.spec().from {
                 DeviceSource::Served(socket) => Served::claim(socket, *at, state, partition)?.bind()?,
                 from => {
-                    let Some(mut claimed) = claimed.next() else {
-                        unreachable!("what is not served was claimed")
-                    };
+                    let mut claimed = claimed.next().ok_or(LendError::Unclaimed { device: *at })?;
                     if let DeviceSource::Virtual(function) = from {
                         claimed.configure(&function.settings)?;
                     }

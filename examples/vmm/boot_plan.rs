@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use pellucid::CheckWarning;
 use pellucid::image::{
     BootDisk, BootFile, BootMenu, BootPlan, Choice, DiscoverError, DiskImage, EntrySource, InitrdModules,
     MenuEntry, Presence,
@@ -119,10 +120,12 @@ impl Drivers {
         if let Some((bdf, controller)) = pellucid::controller_of(path) {
             let missing = controller.missing(&modules);
             if !missing.is_empty() {
-                let missing = missing.join(", ");
-                warnings.push(format!(
-                    "{controller} {bdf}, which the disk is on: the initrd has no driver for it, nor has the kernel ({missing})"
-                ));
+                let warning = CheckWarning::NoRootDriver {
+                    device: bdf,
+                    controller,
+                    missing: missing.join(", "),
+                };
+                warnings.push(warning.to_string());
             }
         }
         Ok(Self {

@@ -5,6 +5,9 @@
 mod emulator;
 #[path = "support/program.rs"]
 mod program;
+#[path = "../src/script.rs"]
+#[allow(dead_code, reason = "the library's own tests use the rest")]
+mod script;
 #[path = "l1/scripted.rs"]
 mod scripted;
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use pellucid_testbed::{L1, Machine, Testbed};
 
 use crate::emulator::testbed_playing;
+use crate::script;
 
 /// How the machine behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,22 +105,21 @@ pub(crate) fn play() {
 fn debug(stream: UnixStream) -> std::io::Result<()> {
     let mut requests = BufReader::new(stream.try_clone()?).split(b'#');
     let mut stream = stream;
-    let hex = |text: &str| -> String { text.bytes().map(|byte| format!("{byte:02x}")).collect() };
-    let (registers, controller) = (hex("info registers -a"), hex("info lapic 0"));
+    let (registers, controller) = (
+        script::request("info registers -a"),
+        script::request("info lapic 0"),
+    );
     while let Some(request) = requests.next().transpose()? {
         let request = String::from_utf8_lossy(&request);
         let request = request.rsplit('$').next().unwrap_or_default();
-        let answers = match request.strip_prefix("qRcmd,") {
-            Some(command) if command == registers => {
-                let printed = "CPU#0\nRIP=ffffffff95e4e8cb RFL=00000206 CPL=0 HLT=1\n";
-                vec![format!("O{}", hex(printed)), "OK".to_owned()]
+        let answers = match request {
+            request if request == registers => {
+                script::printed("CPU#0\nRIP=ffffffff95e4e8cb RFL=00000206 CPL=0 HLT=1\n")
             }
-            Some(command) if command == controller => {
-                vec![format!("O{}", hex("ISR\t 251 \nIRR\t 236 \n")), "OK".to_owned()]
-            }
-            Some(_) => vec!["E01".to_owned()],
-            None if request == "D" => vec!["OK".to_owned()],
-            None => vec!["T05thread:01;".to_owned()],
+            request if request == controller => script::printed("ISR\t 251 \nIRR\t 236 \n"),
+            request if request.starts_with("qRcmd,") => script::says("E01"),
+            "D" => script::says("OK"),
+            _ => script::says("T05thread:01;"),
         };
         for answer in answers {
             stream.write_all(format!("+${answer}#00").as_bytes())?;

@@ -26,7 +26,7 @@ impl Joined<Bdf> {
                 pairs.join(*bdf, *bdf);
             }
         }
-        pairs.unique(marks(before), marks(after));
+        pairs.unique(shown_numbers(before), shown_numbers(after));
         // A bridge is no particular one: any port is like another.
         let kinds = |twin: &Twin| -> BTreeMap<Bdf, _> {
             let functions = twin
@@ -114,21 +114,21 @@ fn left<K: Ord + Copy, Key: Ord>(
 }
 
 /// What no other device has: serial numbers and hardware addresses, by function.
-fn marks(twin: &Twin) -> BTreeMap<Bdf, BTreeSet<String>> {
-    let mut marks: BTreeMap<Bdf, BTreeSet<String>> = BTreeMap::new();
-    let mut mark = |bdf: Option<Bdf>, text: Option<String>| {
+fn shown_numbers(twin: &Twin) -> BTreeMap<Bdf, BTreeSet<String>> {
+    let mut numbers: BTreeMap<Bdf, BTreeSet<String>> = BTreeMap::new();
+    let mut add = |bdf: Option<Bdf>, text: Option<String>| {
         if let (Some(bdf), Some(text)) = (bdf, text) {
-            marks.entry(bdf).or_default().insert(text);
+            numbers.entry(bdf).or_default().insert(text);
         }
     };
     for disk in twin.disks.values() {
-        mark(
+        add(
             disk.pci,
             disk.serial.as_ref().map(|serial| format!("disk {serial}")),
         );
     }
     for nic in twin.nics.values() {
-        mark(nic.pci, (!nic.mac.is_empty()).then(|| format!("nic {}", nic.mac)));
+        add(nic.pci, (!nic.mac.is_empty()).then(|| format!("nic {}", nic.mac)));
     }
-    marks
+    numbers
 }
