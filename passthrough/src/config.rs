@@ -50,8 +50,6 @@ pub struct ConfigTable {
 pub struct Written {
     /// Bytes for the device, by offset, in pieces that do not cross a 4-byte boundary.
     pub hardware: Vec<(u16, Vec<u8>)>,
-    /// The registers that it touches.
-    pub registers: Vec<Register>,
 }
 
 impl ConfigTable {
@@ -76,6 +74,14 @@ impl ConfigTable {
         (0..length as u16).any(|index| self.source(offset.saturating_add(index)) == Source::Hardware)
     }
 
+    /// The registers that an access of so many bytes touches.
+    pub fn touched(&self, offset: u16, length: usize) -> impl Iterator<Item = Register> {
+        let end = offset.saturating_add(length as u16);
+        let meets = move |range: &Range<u16>| range.start < end && offset < range.end;
+        let registers = self.registers.iter().filter(move |(range, _)| meets(range));
+        registers.map(|(_, register)| *register)
+    }
+
     /// Puts the table's own bytes over what the device said.
     pub fn overlay(&self, offset: u16, data: &mut [u8]) {
         for (index, byte) in data.iter_mut().enumerate() {
@@ -92,12 +98,6 @@ impl ConfigTable {
     /// at the same place, so that bits which the guest may not write keep their value.
     pub fn write(&mut self, offset: u16, data: &[u8], current: &[u8]) -> Written {
         let mut written = Written::default();
-        let end = offset.saturating_add(data.len() as u16);
-        for (range, register) in &self.registers {
-            if range.start < end && offset < range.end {
-                written.registers.push(*register);
-            }
-        }
         for (index, byte) in data.iter().enumerate() {
             let at = usize::from(offset) + index;
             if at >= SIZE {

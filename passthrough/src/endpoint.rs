@@ -43,6 +43,38 @@ impl State {
         self.windows.end();
         messages.end();
     }
+
+    /// Closes what is open and not wanted.
+    fn close(&mut self, wanted: &[Open]) {
+        for (bar, _) in Change::between(&self.windows.open(), wanted).close {
+            self.windows.hide(bar);
+        }
+    }
+}
+
+/// What a write touches.
+#[derive(Default)]
+struct Touched {
+    /// What decides which BARs are open, and where.
+    decoding: bool,
+    msi: bool,
+    msix: bool,
+    device_control: bool,
+}
+
+impl Touched {
+    fn by(registers: impl Iterator<Item = Register>) -> Touched {
+        let mut touched = Touched::default();
+        for register in registers {
+            match register {
+                Register::Command | Register::Bar(_) | Register::Power => touched.decoding = true,
+                Register::Msi => touched.msi = true,
+                Register::Msix => touched.msix = true,
+                Register::DeviceControl => touched.device_control = true,
+            }
+        }
+        touched
+    }
 }
 
 impl Endpoint {
@@ -166,8 +198,11 @@ impl Endpoint {
             state.switches = reached;
         }
         let wanted = self.wanted(&state.table, reached);
-        state.close(&wanted);
-        for open in Change::between(&state.windows.open(), &wanted).open {
+        let change = Change::between(&state.windows.open(), &wanted);
+        for (bar, _) in change.close {
+            state.windows.hide(bar);
+        }
+        for open in change.open {
             if let Err(error) = state.windows.show(open) {
                 tracing::error!(device = %self.device, bar = open.0, %error, "a BAR of the guest is not open");
             }
@@ -205,15 +240,6 @@ impl Endpoint {
     }
 }
 
-impl State {
-    /// Closes what is open and not wanted.
-    fn close(&mut self, wanted: &[Open]) {
-        for (bar, _) in Change::between(&self.windows.open(), wanted).close {
-            self.windows.hide(bar);
-        }
-    }
-}
-
 impl ConfigHandler for Endpoint {
     fn read(&self, offset: u16, data: &mut [u8]) {
         let state = self.lock();
@@ -242,26 +268,26 @@ impl ConfigHandler for Endpoint {
             written.hardware.clear();
             state.switches = None;
         }
-        let touches = |wanted: fn(&Register) -> bool| written.registers.iter().any(wanted);
-        if touches(|register| matches!(register, Register::Command | Register::Bar(_) | Register::Power)) {
+        let touched = Touched::by(state.table.touched(offset, data.len()));
+        if touched.decoding {
             self.transit(&mut state, &written.hardware);
         } else {
             self.send(&written.hardware);
         }
-        if touches(|register| *register == Register::Msix)
+        if touched.msix
             && let Some(at) = state.table.place(Register::Msix)
         {
             let control = state.table.word(at);
             self.messages
                 .switch_msix(control & 0x8000 != 0, control & 0x4000 != 0);
         }
-        if touches(|register| *register == Register::Msi)
+        if touched.msi
             && let Some(at) = state.table.place(Register::Msi)
         {
             self.messages.switch_msi(MsiSetting::of(&state.table, at));
         }
-        if let Some(at) = state.table.place(Register::DeviceControl)
-            && touches(|register| *register == Register::DeviceControl)
+        if touched.device_control
+            && let Some(at) = state.table.place(Register::DeviceControl)
             && data
                 .get(usize::from(at + 1).wrapping_sub(usize::from(offset)))
                 .is_some_and(|byte| byte & 0x80 != 0)
