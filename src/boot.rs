@@ -9,6 +9,7 @@ use crate::identity::CheckWarning;
 use crate::loaded::Loaded;
 use crate::server::EventSink;
 use crate::spec::Source;
+use crate::topology::RootBuses;
 
 /// What will be booted, opened for reading.
 pub(crate) enum Boot {
@@ -21,6 +22,14 @@ pub(crate) enum Boot {
 }
 
 impl Source {
+    /// The root buses that what is booted can find. Firmware looks at others only where it is told how many, and numbers them as it likes.
+    pub(crate) fn roots(&self) -> RootBuses {
+        match self {
+            Self::Kernel { .. } | Self::BootDisk { .. } => RootBuses::Own,
+            Self::Firmware(_) => RootBuses::First,
+        }
+    }
+
     /// Opens what is named, and decides what a disk boots.
     pub(crate) fn open(&self) -> Result<Boot, BootError> {
         match self {

@@ -74,7 +74,7 @@ impl ServerSpec {
         let machine = self.machine.as_ref();
         let devices = machine.map_or_else(|| self.devices.clone(), |machine| machine.placed(&self.devices));
         let offers = Offer::all(&devices, &pci, &mut more);
-        let topology = Topology::of(&offers, &pci, machine).map_err(CheckError::from);
+        let topology = Topology::of(&offers, &pci, machine, self.source.roots()).map_err(CheckError::from);
         more.extend(self.held(state, plan.as_ref().ok())?);
         let parts = plan.as_ref().ok().zip(topology.as_ref().ok());
         let identity = parts.and_then(|(plan, tree)| self.smbios.tables(plan, (tree, &offers), machine));

@@ -40,9 +40,9 @@ pub enum CheckWarning {
         "the guest will have no SMBIOS tables, so no name, serial number or onboard devices of the machine: {0}"
     )]
     Smbios(#[source] SmbiosError),
-    /// A port of the host is at another address in the guest, which has one root bus.
+    /// A port of the host is at another address in the guest, whose firmware knows one root bus.
     #[error(
-        "the port {host} will be at {guest} in the guest, which has no root bus but 00; what is behind it keeps its address, so names by \
+        "the port {host} will be at {guest} in the guest, whose firmware finds no root bus but 00; what is behind it keeps its address, so names by \
          address and slot stay"
     )]
     Port {

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use pellucid_image::AcpiNodes;
+use pellucid_image::{AcpiBoard, AcpiNodes};
 use pellucid_partition::{Bdf, Inventory, Plan, PlanNode};
 use pellucid_passthrough::Admitted;
 
 use crate::offer::Offer;
 use crate::topology::Topology;
 
-/// Nodes, and which of them root ports are near to.
+/// Nodes, and which of them root ports and root buses are near to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Numa {
     pub(crate) nodes: AcpiNodes,
     pub(crate) ports: BTreeMap<Bdf, u32>,
+    pub(crate) roots: BTreeMap<u8, u32>,
 }
 
 impl Numa {
@@ -27,13 +28,16 @@ impl Numa {
         if nodes.len() < 2 {
             return None;
         }
-        let mut ports = BTreeMap::new();
+        let (mut ports, mut roots) = (BTreeMap::new(), BTreeMap::new());
         for (offer, place) in offers.iter().zip(topology.places()) {
             let on_host = offer
                 .admitted()
                 .map(Admitted::function)
                 .and_then(|function| function.place.numa_node);
             let guest = on_host.and_then(|on_host| guest_node(nodes, on_host));
+            if let Some(node) = guest {
+                roots.entry(topology.root_of(place.bus())).or_insert(node);
+            }
             let port = topology.path(place.bus()).first().copied();
             if let (Some(node), Some(port)) = (guest, port) {
                 ports.entry(port).or_insert(node);
@@ -51,7 +55,18 @@ impl Numa {
             memory: plan.layout().ram().to_vec(),
             distances: (0..nodes.len()).map(|from| distances(from).collect()).collect(),
         };
-        Some(Self { nodes, ports })
+        Some(Self { nodes, ports, roots })
+    }
+
+    /// Has the tables tell it.
+    pub(crate) fn tell(self, tables: &mut AcpiBoard) {
+        for port in &mut tables.root_ports {
+            port.node = self.ports.get(&port.address).copied();
+        }
+        for root in &mut tables.root_buses {
+            root.node = self.roots.get(&root.bus).copied();
+        }
+        tables.nodes = Some(self.nodes);
     }
 }
 

@@ -106,13 +106,11 @@ impl Checked {
         taken.report_to(progress);
         let mut tree = taken.place(self.topology, layout)?;
         let mut tables = AcpiBoard::new(layout, (0..populated.plan().vcpus() as u32).collect());
-        (tables.root_ports, tables.ecam) = (tree.described_ports(), tree.ecam());
+        (tables.root_buses, tables.root_ports) = (tree.described_roots(), tree.described_ports());
+        tables.ecam = tree.ecam();
         tables.hot_plug = tree.has_hot_plug();
         if let Some(numa) = self.numa {
-            for port in &mut tables.root_ports {
-                port.node = numa.ports.get(&port.address).copied();
-            }
-            tables.nodes = Some(numa.nodes);
+            numa.tell(&mut tables);
         }
         let mut spec = board_spec(self.clock_offset, console, events);
         let functions = taken.seen(&tree.topology);
@@ -124,6 +122,7 @@ impl Checked {
         )?;
         let (ports, bays) = tree.root_ports(populated.interrupts(), events)?;
         spec.root_ports = ports;
+        spec.root_buses = tree.topology.roots().collect();
         let board = Board::attach(&populated, spec)?;
         if let Some((_, told)) = &firmware {
             told.look_at(board.pci());
@@ -274,6 +273,7 @@ fn board_spec(clock_offset: i64, console: Console, events: &EventSink) -> BoardS
         }),
         clock_offset,
         sooner: wake,
+        root_buses: Vec::new(),
         root_ports: Vec::new(),
         config_ports: ConfigPorts::Present,
         ecam: EcamPlace::Fixed,

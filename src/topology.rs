@@ -2,6 +2,7 @@
 
 mod home;
 mod port;
+mod roots;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,12 +17,15 @@ use crate::offer::Offer;
 use crate::spec::DeviceSource;
 use home::{Home, HomePort};
 use port::{PLAIN_PORT, kind, port};
+pub(crate) use roots::RootBuses;
 
 /// Ports of a guest's PCI tree, and the check that every function has a place in it.
 #[derive(Debug, Default)]
 pub(crate) struct Topology {
     ports: BTreeMap<Bdf, RootPortSpec>,
-    /// Host ports of other root buses than the guest's one, which have places of their own in the guest.
+    /// Root buses besides 00.
+    roots: BTreeSet<u8>,
+    /// Host ports of other root buses than firmware knows, which have places of their own in the guest.
     moved: Vec<CheckWarning>,
     places: Vec<Bdf>,
     /// Functions 0 that are not lent, of slots that others are lent of.
@@ -34,17 +38,22 @@ impl Topology {
         offers: &[Offer],
         host: &Inventory,
         machine: Option<&Machine>,
+        roots: RootBuses,
     ) -> Result<Self, TopologyError> {
-        let mut topology = Self::default();
+        let (mut topology, mut at_home) = (Self::default(), Vec::new());
         for offer in offers {
             if let Some(home) = Home::of(offer.spec(), host, machine)? {
                 for (depth, port) in home.ports.iter().enumerate() {
                     topology.mirror(home.at, port, depth)?;
                 }
+                at_home.extend(home.ports.is_empty().then_some(home.at));
             }
         }
         let mut places: Vec<Bdf> = offers.iter().filter_map(|offer| offer.spec().wanted()).collect();
-        topology.gather_on_root_bus(&places)?;
+        match roots {
+            RootBuses::Own => topology.take_roots(&at_home, &places)?,
+            RootBuses::First => topology.gather_on_root_bus(&places)?,
+        }
         for (index, device) in places.iter().enumerate() {
             topology.admit(*device, &places[..index], &places)?;
         }
@@ -104,9 +113,11 @@ impl Topology {
             return refuse("a virtual function comes and goes with its card; leave hotplug out");
         }
         let taken: BTreeSet<u16> = self.ports.values().filter_map(|port| port.slot).collect();
-        let above = self.port_above(place.bus()).filter(|_| place.bus() != 0);
+        let above = self
+            .port_above(place.bus())
+            .filter(|_| !self.is_root(place.bus()));
         let Some(port) = above.and_then(|above| self.ports.get_mut(&above)) else {
-            return refuse("there is no port above bus 00; place it on another bus with at=BDF");
+            return refuse("there is no port above its root bus; place it on another bus with at=BDF");
         };
         if port.kind == PortKind::Upstream {
             return refuse("it is inside of a switch; place it on another bus with at=BDF");
@@ -149,7 +160,7 @@ impl Topology {
         self.ports.iter().map(|(bdf, port)| (*bdf, port))
     }
 
-    /// The port right above `bus`; `None` for the root bus.
+    /// The port right above `bus`; `None` for a root bus.
     pub(crate) fn port_above(&self, bus: u8) -> Option<Bdf> {
         self.ports
             .iter()
@@ -157,7 +168,7 @@ impl Topology {
             .map(|(bdf, _)| *bdf)
     }
 
-    /// The interrupt of a function's INTx pin, swizzled at every port on the way to the root bus; `route` knows the root bus.
+    /// The interrupt of a function's INTx pin, swizzled at every port on the way to the root bus; `route` knows root buses.
     pub(crate) fn root_pin(&self, function: Bdf, pin: u8, route: fn(u8, u8) -> Gsi) -> Gsi {
         let (mut at, mut pin) = (function, pin);
         while let Some(above) = self.port_above(at.bus()).filter(|above| above.bus() < at.bus()) {
@@ -184,24 +195,6 @@ impl Topology {
         Ok(())
     }
 
-    /// Has the ports of the host's other root buses on the guest's one. What is behind them keeps its bus: a bus has one number in a domain,
-    /// whatever leads there.
-    fn gather_on_root_bus(&mut self, wanted: &[Bdf]) -> Result<(), TopologyError> {
-        let led_to: BTreeSet<u8> = self.ports.values().map(|port| port.buses.secondary).collect();
-        let strays = self
-            .ports
-            .extract_if(.., |bdf, _| bdf.bus() != 0 && !led_to.contains(&bdf.bus()));
-        for (host, mut port) in strays.collect::<Vec<_>>() {
-            let device = Bdf::of_devfn(0, port.buses.secondary, 0);
-            let guest = self.first_free(wanted).ok_or(TopologyError::NoPort { device })?;
-            port.buses.primary = guest.bus();
-            port.kind = PortKind::Root;
-            self.ports.insert(guest, port);
-            self.moved.push(CheckWarning::Port { host, guest });
-        }
-        Ok(())
-    }
-
     /// Sees that `device` has a place that nobody else has, and a port that leads there.
     fn admit(&mut self, device: Bdf, before: &[Bdf], all: &[Bdf]) -> Result<(), TopologyError> {
         if device.domain() != 0 {
@@ -224,7 +217,8 @@ impl Topology {
         let above = self
             .port_above(device.bus())
             .and_then(|port| self.ports.get(&port));
-        let one_slot = device.bus() != 0 && above.is_none_or(|port| port.kind != PortKind::Upstream);
+        let on_root = self.is_root(device.bus());
+        let one_slot = !on_root && above.is_none_or(|port| port.kind != PortKind::Upstream);
         if one_slot && device.device() != 0 {
             let free = (0..8).map(|function| Bdf::of_devfn(0, device.bus(), function));
             let free: Vec<_> = free
@@ -234,12 +228,15 @@ impl Topology {
             let free = free.join(" ");
             return Err(TopologyError::Device { device, free });
         }
-        if device.bus() == 0 || above.is_some() {
+        if on_root || above.is_some() {
             return Ok(());
         }
-        let place = self.first_free(all).ok_or(TopologyError::NoPort { device })?;
+        let root = self.root_of(device.bus());
+        let place = self
+            .first_free_on(root, all)
+            .ok_or(TopologyError::NoPort { device })?;
         let buses = BusNumbers {
-            primary: 0,
+            primary: root,
             secondary: device.bus(),
             subordinate: device.bus(),
         };
@@ -263,26 +260,6 @@ impl Topology {
             .map(first)
             .filter(|first| !there.contains(first))
             .collect();
-    }
-
-    /// Device numbers of the root bus that nothing has.
-    fn free<'t>(&'t self, wanted: &'t [Bdf]) -> impl Iterator<Item = u8> + 't {
-        let taken = |number: u8| {
-            let here = |bdf: &Bdf| bdf.bus() == 0 && bdf.device() == number;
-            self.ports.keys().any(here) || wanted.iter().any(here)
-        };
-        (1..0x1f).filter(move |number| !taken(*number))
-    }
-
-    fn first_free(&self, wanted: &[Bdf]) -> Option<Bdf> {
-        self.free(wanted)
-            .next()
-            .map(|number| Bdf::of_devfn(0, 0, number << 3))
-    }
-
-    fn free_text(&self, wanted: &[Bdf]) -> String {
-        let free: Vec<_> = self.free(wanted).map(|number| format!("{number:02x}")).collect();
-        free.join(" ")
     }
 }
 
@@ -363,8 +340,16 @@ mod tests {
     }
 
     fn fit_on(
+        place: (&Path, &Inventory),
+        devices: &[(&str, Option<&str>)],
+    ) -> Result<Topology, TopologyError> {
+        fit_with(place, devices, RootBuses::Own)
+    }
+
+    fn fit_with(
         (root, host): (&Path, &Inventory),
         devices: &[(&str, Option<&str>)],
+        roots: RootBuses,
     ) -> Result<Topology, TopologyError> {
         let offer = |(from, at): &(&str, Option<&str>)| {
             let (from, hot_plug) = match from.strip_suffix(",hotplug") {
@@ -386,7 +371,7 @@ mod tests {
         let mut refusals = Vec::new();
         let offers = Offer::all(&wanted, host, &mut refusals);
         assert!(refusals.is_empty(), "{refusals:?}");
-        Topology::of(&offers, host, None)
+        Topology::of(&offers, host, None, roots)
     }
 
     fn socket(folder: &Path, name: &str) -> PathBuf {
@@ -431,8 +416,12 @@ mod tests {
     }
 
     #[test]
-    fn a_device_below_another_root_bus_keeps_its_address_and_its_port_has_another_which_is_told() {
-        let tree = fit(&[("5e:00.0", None), ("05:00.0", None), ("00:19.0", Some("00:01.0"))]).unwrap();
+    fn a_port_of_another_root_bus_is_on_bus_00_for_firmware_which_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let host = host(root.path());
+        let devices = [("5e:00.0", None), ("05:00.0", None), ("00:19.0", Some("00:01.0"))];
+        let tree = fit_with((root.path(), &host), &devices, RootBuses::First).unwrap();
+        assert_eq!(tree.roots().count(), 0);
         let place = |bdf: &str| bdf.parse::<Bdf>().unwrap();
         assert_eq!(tree.places()[0], place("5e:00.0"));
         assert_eq!(
@@ -457,6 +446,41 @@ mod tests {
         });
         assert_eq!(placed.collect::<Vec<_>>().len(), 2);
         assert_eq!(fit(&[("05:00.0", None)]).unwrap().warnings().count(), 0);
+    }
+
+    #[test]
+    fn a_device_below_another_root_bus_has_the_port_and_the_root_bus_of_the_host() {
+        let tree = fit(&[("5e:00.0", None), ("05:00.0", None), ("unix:a", Some("60:00.0"))]).unwrap();
+        let place = |bdf: &str| bdf.parse::<Bdf>().unwrap();
+        assert_eq!(tree.roots().collect::<Vec<_>>(), [0x5d]);
+        assert_eq!(tree.path(0x5e), [place("5d:00.0")]);
+        assert_eq!(
+            tree.path(0x60),
+            [place("5d:01.0")],
+            "bus 60 is one of root bus 5d"
+        );
+        assert_eq!(tree.path(5), [place("00:02.0")]);
+        assert_eq!(tree.warnings().count(), 0);
+        let pci = Arc::new(PciConfig::with_roots(0, &tree.roots().collect::<Vec<_>>()));
+        let placed = tree.ports().map(|(bdf, spec)| {
+            let port = Arc::new(RootPort::new(spec).unwrap());
+            pci.place_port(bdf, port).unwrap()
+        });
+        assert_eq!(placed.collect::<Vec<_>>().len(), 3);
+    }
+
+    #[test]
+    fn a_device_number_on_a_bus_that_no_port_leads_to_makes_it_a_root_bus() {
+        let tree = fit(&[("unix:a", Some("80:03.1")), ("unix:b", Some("80:00.0"))]).unwrap();
+        assert_eq!(tree.roots().collect::<Vec<_>>(), [0x80]);
+        assert_eq!(tree.ports().count(), 0);
+        let stand_ins: Vec<_> = tree.stand_ins().map(|bdf| bdf.to_string()).collect();
+        assert_eq!(stand_ins, ["0000:80:03.0"]);
+        // A port of bus 00 leads past these.
+        for inside in ["03:01.0", "06:01.0"] {
+            let refusal = fit(&[("05:00.0", None), ("unix:a", Some(inside))]);
+            assert!(matches!(refusal, Err(TopologyError::Device { .. })), "{inside}");
+        }
     }
 
     #[test]
@@ -506,7 +530,7 @@ mod tests {
         for there in [("00:19.0,hotplug", None), ("unix:a,hotplug", None)] {
             let refusal = slots(&[there]).unwrap_err().to_string();
             assert!(
-                refusal.contains("bus 00") && refusal.contains("at=BDF"),
+                refusal.contains("root bus") && refusal.contains("at=BDF"),
                 "{refusal}"
             );
         }

@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use pellucid_chipset::{PortAt, RootPort, Windows};
-use pellucid_image::{RootPort as DescribedPort, intx_gsi};
+use pellucid_image::{RootBus, RootPort as DescribedPort, intx_gsi};
 use pellucid_partition::{Bdf, Interrupts, Layout, Populated};
-use pellucid_passthrough::{BarShape, Bound, Placement, PlacementWindows, PortWindows, View};
+use pellucid_passthrough::{BarKind, BarShape, Bound, Placement, PlacementWindows, PortWindows, View};
 
 use crate::bay::Bay;
 use crate::error::LendError;
@@ -52,9 +52,48 @@ impl Tree {
         Ok((ports, bays))
     }
 
-    /// The ports of the root bus as ACPI describes them.
+    /// The root buses besides 00 as ACPI describes them: what is placed below each, and nothing else, leads there.
+    pub(crate) fn described_roots(&self) -> Vec<RootBus> {
+        let described = |bus| RootBus {
+            bus,
+            memory: Vec::new(),
+            io: Vec::new(),
+            node: None,
+        };
+        let mut roots: Vec<RootBus> = self.topology.roots().map(described).collect();
+        for root in &mut roots {
+            let here = |at: &Bdf| at.bus() == root.bus;
+            for (_, port) in self.placement.ports().iter().filter(|(at, _)| here(at)) {
+                root.memory
+                    .extend([port.memory.clone(), port.prefetchable.clone()]);
+                root.io.push(port.io.clone());
+            }
+            let bars = self
+                .topology
+                .places()
+                .iter()
+                .filter(|at| here(at))
+                .flat_map(|at| self.bars(*at));
+            // An expansion ROM without an address is in no window.
+            for bar in bars.filter(|bar| bar.address != 0) {
+                // Whole pages, as they were placed.
+                match bar.kind {
+                    BarKind::Io => root.io.push(bar.address..bar.address + bar.size),
+                    _ => root.memory.push(bar.address..bar.address + bar.size.max(PAGE)),
+                }
+            }
+            for ranges in [&mut root.memory, &mut root.io] {
+                ranges.retain(|range| !range.is_empty());
+                ranges.sort_by_key(|range| range.start);
+            }
+        }
+        roots
+    }
+
+    /// The ports of root buses as ACPI describes them.
     pub(crate) fn described_ports(&self) -> Vec<DescribedPort> {
-        let on_root_bus = self.topology.ports().filter(|(bdf, _)| bdf.bus() == 0);
+        let ports = self.topology.ports();
+        let on_root_bus = ports.filter(|(bdf, _)| self.topology.is_root(bdf.bus()));
         on_root_bus
             .map(|(address, port)| DescribedPort {
                 address,
@@ -75,6 +114,7 @@ impl Tree {
             .topology
             .ports()
             .map(|(_, port)| port.buses.subordinate)
+            .chain(self.topology.roots())
             .max()
             .unwrap_or(0);
         Layout::ECAM.start..Layout::ECAM.start + ((u64::from(last) + 1) << 20)
@@ -126,5 +166,104 @@ impl Tree {
             line_register,
             events: Arc::new(move |event| told(ServerEvent::of_device(event, &policy))),
         })
+    }
+}
+
+/// The least that a BAR has to itself.
+const PAGE: u64 = 1 << 12;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+    use super::*;
+    use crate::offer::Offer;
+    use crate::spec::{DeviceSource, DeviceSpec};
+    use crate::topology::RootBuses;
+    use pellucid_image::AcpiBoard;
+    use pellucid_passthrough::{Bar, Function, Ids, Inventory};
+    use proptest::prelude::*;
+
+    const PLACES: [&str; 8] = [
+        "00:05.0", "03:00.0", "40:02.0", "41:00.0", "80:01.0", "80:02.3", "90:00.0", "90:00.1",
+    ];
+
+    fn bar() -> impl Strategy<Value = (BarKind, u32, u64)> {
+        let kind = prop_oneof![
+            (Just(BarKind::Io), 2u32..8),
+            (Just(BarKind::Memory32 { prefetchable: false }), 4u32..24),
+            (Just(BarKind::Memory64 { prefetchable: true }), 4u32..28),
+        ];
+        (kind, 0u64..0x1000).prop_map(|((kind, bits), at)| (kind, bits, at))
+    }
+
+    fn functions(topology: &Topology, bars: &[(BarKind, u32, u64)]) -> Vec<Function> {
+        let ids = Ids {
+            vendor: 1,
+            device: 2,
+            class: 0x01_0802,
+            revision: 0,
+            subsystem: [0, 0],
+        };
+        let function = |(at, bars): (&Bdf, &[(BarKind, u32, u64)])| {
+            let bars = bars.iter().enumerate().map(|(index, (kind, bits, at))| Bar {
+                index: index as u8,
+                kind: *kind,
+                address: (0xc000_0000 + (at << 16)) >> bits << bits,
+                size: 1 << bits,
+            });
+            Function {
+                bars: bars.collect(),
+                upstream: topology.path(at.bus()),
+                ..Function::bare(*at, ids)
+            }
+        };
+        topology
+            .places()
+            .iter()
+            .zip(bars.chunks(2))
+            .map(function)
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn every_bar_is_in_the_windows_of_its_own_root_bus(
+            bars in proptest::collection::vec(bar(), 16),
+            places in proptest::sample::subsequence(PLACES.to_vec(), 1..=8),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let host = Inventory::survey_at(folder.path()).unwrap();
+            let device = |(index, at): (usize, &&str)| {
+                let path = folder.path().join(index.to_string());
+                drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+                DeviceSpec { at: Some(at.parse().unwrap()), ..DeviceSpec::new(DeviceSource::Served(path)) }
+            };
+            let devices: Vec<_> = places.iter().enumerate().map(device).collect();
+            let offers = Offer::all(&devices, &host, &mut Vec::new());
+            let topology = Topology::of(&offers, &host, None, RootBuses::Own).unwrap();
+            let layout = Layout::new(1 << 30, 39).unwrap();
+            let windows = PlacementWindows::of(&layout);
+            let functions = functions(&topology, &bars);
+            let Ok(placement) = Placement::fit(&windows, &functions.iter().collect::<Vec<_>>()) else {
+                return Ok(());
+            };
+            let tree = Tree { topology, placement, windows };
+            let mut board = AcpiBoard::new(&layout, vec![0]);
+            (board.ecam, board.root_ports, board.root_buses) = (tree.ecam(), tree.described_ports(), tree.described_roots());
+            // Refused if anything is outside of the board's windows or twice in one.
+            prop_assert!(board.tables().is_ok(), "{:?}", board.tables());
+            let bridges = board.root_bridges();
+            for function in &functions {
+                let root = tree.topology.root_of(function.bdf.bus());
+                let own = bridges.iter().find(|bridge| *bridge.buses.start() == root).unwrap();
+                prop_assert!(own.buses.contains(&function.bdf.bus()));
+                for bar in tree.bars(function.bdf) {
+                    let ranges = if bar.kind == BarKind::Io { &own.io } else { &own.memory };
+                    let inside = |range: &Range<u64>| range.start <= bar.address && bar.address + bar.size <= range.end;
+                    prop_assert!(ranges.iter().any(inside), "{bar:?} of {} in {own:?}", function.bdf);
+                }
+            }
+        }
     }
 }

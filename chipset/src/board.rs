@@ -48,6 +48,8 @@ pub struct BoardSpec {
     pub clock_offset: i64,
     /// Called, on a vCPU thread, when [`Board::until_due`] would now say less than it did. It must not block.
     pub sooner: Arc<dyn Fn() + Send + Sync>,
+    /// Root buses besides 0.
+    pub root_buses: Vec<u8>,
     /// The root ports, in the order in which they are placed: a port before those behind it.
     pub root_ports: Vec<PortAt>,
     /// Whether configuration space can also be reached through ports.
@@ -80,7 +82,7 @@ pub struct Console {
 /// A root port and where it goes.
 #[derive(Debug)]
 pub struct PortAt {
-    /// Its address, on bus 0 or behind another port.
+    /// Its address, on a root bus or behind another port.
     pub bdf: Bdf,
     /// The port.
     pub port: Arc<RootPort>,
@@ -129,12 +131,13 @@ impl Board {
             events,
             clock_offset,
             sooner,
+            root_buses,
             root_ports,
             config_ports,
             ecam,
             clock_memory,
         } = spec;
-        let pci = Arc::new(PciConfig::new(0));
+        let pci = Arc::new(PciConfig::with_roots(0, &root_buses));
         let _ecam = Arc::new(EcamRange::new(mmio, Arc::new(Ecam::new(Arc::clone(&pci)))));
         _ecam.place(Layout::ECAM).map_err(|source| BoardError::Bus {
             device: "ECAM",
@@ -236,6 +239,7 @@ impl Board {
 impl std::fmt::Debug for BoardSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BoardSpec")
+            .field("root_buses", &self.root_buses)
             .field("root_ports", &self.root_ports)
             .field("config_ports", &self.config_ports)
             .finish_non_exhaustive()

@@ -63,6 +63,7 @@ impl Bench {
             events: Arc::new(move |event| events.lock().unwrap().push(event)),
             clock_offset: 0,
             sooner: Arc::new(|| ()),
+            root_buses: Vec::new(),
             root_ports,
             config_ports,
             ecam: EcamPlace::default(),

@@ -117,6 +117,33 @@ fn absent_functions_and_unreached_buses_read_all_ones() {
 }
 
 #[test]
+fn each_root_bus_has_the_numbers_up_to_the_next_whatever_ports_of_others_forward() {
+    let config = Arc::new(PciConfig::with_roots(0, &[0x80]));
+    let (near, far) = (
+        Arc::new(RootPort::new(&port(1, 1)).unwrap()),
+        Arc::new(RootPort::new(&specs::behind(0x80, 0x81)).unwrap()),
+    );
+    let _placed = [
+        config.place_port(bdf("00:01.0"), near).unwrap(),
+        config.place_port(bdf("80:01.1"), far).unwrap(),
+        config.place(bdf("81:00.0"), Arc::new(Lpc::new(0))).unwrap(),
+        config.place(bdf("80:05.0"), Arc::new(Lpc::new(0))).unwrap(),
+    ];
+    let sees = |at| read32(&config, at, 0);
+    assert_eq!((sees("80:01.1"), sees("80:05.0")), (0x1234_8086, 0x2918_8086));
+    assert_eq!(sees("81:00.0"), 0x2918_8086);
+    assert_eq!(sees("82:00.0"), u32::MAX);
+    // The port of bus 00 now claims all: what is below 80 is still there, and nothing else.
+    config.write(0, 1 << 3, 0x18, &[0, 1, 0xff, 0]);
+    assert_eq!(sees("81:00.0"), 0x2918_8086);
+    config.write(0, 1 << 3, 0x18, &[0, 0x80, 0x81, 0]);
+    assert_eq!((sees("80:01.1"), sees("80:00.0")), (0x1234_8086, u32::MAX));
+    // The port of bus 80 that is given a number below leads nowhere.
+    config.write(0x80, 0x09, 0x18, &[0x80, 1, 1, 0]);
+    assert_eq!((sees("81:00.0"), sees("01:00.0")), (u32::MAX, u32::MAX));
+}
+
+#[test]
 fn a_function_zero_with_siblings_shows_the_multifunction_bit() {
     let machine = machine();
     assert_eq!(read32(&machine.config, "00:1c.0", 0x0c) >> 16 & 0xff, 0x81);

@@ -152,6 +152,7 @@ fn a_guest_echoes_by_interrupt_and_powers_off_at_the_button() {
         }),
         clock_offset: 0,
         sooner: Arc::new(|| ()),
+        root_buses: Vec::new(),
         root_ports: vec![],
         config_ports: ConfigPorts::default(),
         ecam: EcamPlace::default(),

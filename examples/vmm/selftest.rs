@@ -80,6 +80,7 @@ fn run_guest(host: &Inventory) -> Result<(String, Vec<ExitCounts>), Box<dyn std:
             events,
             clock_offset: 0,
             sooner: Arc::new(|| ()),
+            root_buses: Vec::new(),
             root_ports: Vec::new(),
             config_ports: ConfigPorts::default(),
             ecam: EcamPlace::default(),

@@ -211,9 +211,17 @@ pub enum AcpiError {
         /// Why.
         reason: &'static str,
     },
-    /// A root port that is not on the root bus, or is named twice.
+    /// A root bus that has what is not there, or what is another's.
+    #[error("the root bus {bus:02x} cannot be described: {reason}")]
+    RootBus {
+        /// Its number.
+        bus: u8,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A root port that is not on a root bus, or is named twice.
     #[error(
-        "the root port {port} cannot be described: {reason}; root ports are on bus 00 of domain 0000, each at an address of its own"
+        "the root port {port} cannot be described: {reason}; root ports are on root buses of domain 0000, each at an address of its own"
     )]
     RootPort {
         /// Its address.

@@ -18,7 +18,9 @@ mod kernel;
 mod smbios;
 mod uki;
 
-pub use acpi::{AcpiBoard, AcpiNodes, AcpiTables, LoaderFiles, RootPort, SOFT_OFF_TYPE, intx_gsi};
+pub use acpi::{
+    AcpiBoard, AcpiNodes, AcpiTables, LoaderFiles, RootBridge, RootBus, RootPort, SOFT_OFF_TYPE, intx_gsi,
+};
 pub use boot_disk::BootDisk;
 pub use boot_file::{BootFile, FilePart, Volume};
 pub use boot_menu::{BootMenu, Choice, EntrySource, LinuxFiles, MenuEntry, Verdict};

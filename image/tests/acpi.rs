@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use pellucid_image::{AcpiBoard, AcpiError, AcpiNodes, AcpiTables, RootPort, intx_gsi};
+use pellucid_image::{AcpiBoard, AcpiError, AcpiNodes, AcpiTables, RootBus, RootPort, intx_gsi};
 use pellucid_partition::{GuestMemory, Layout, PageSize, RamRange};
 use proptest::prelude::*;
 
@@ -363,6 +363,122 @@ proptest! {
             Ok(tables) => prop_assert!(tables.bytes().len() <= 0x10000 && sum(tables.table(b"DSDT").unwrap()) == 0),
             Err(AcpiError::Memory(_)) => prop_assert!(false, "no memory is involved"),
             Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+    }
+}
+
+/// A root bus with one range of each window, `at` of 16 into it.
+fn root(board: &AcpiBoard, bus: u8, at: u64) -> RootBus {
+    let part = |start: u64, end: u64| {
+        let size = ((end - start) / 16) & !0xfff;
+        start + at * size..start + (at + 1) * size
+    };
+    RootBus {
+        bus,
+        memory: vec![
+            part(board.mmio32.start, board.mmio32.end),
+            part(board.mmio64.start, board.mmio64.end),
+        ],
+        io: std::iter::once(0x1000 * (at + 1)..0x1000 * (at + 2)).collect(),
+        node: None,
+    }
+}
+
+#[test]
+fn every_root_bus_is_a_bridge_with_its_own_windows_and_ports() {
+    let mut board = board(4);
+    board.nodes = Some(two_nodes(4));
+    board.root_buses = vec![root(&board, 0x40, 3), root(&board, 0x80, 0)];
+    board.root_buses[1].node = Some(1);
+    board.root_ports.push(RootPort {
+        address: "0000:80:01.1".parse().unwrap(),
+        slot: Some(9),
+        node: Some(1),
+    });
+    let tables = board.tables().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let Some(text) = disassemble(directory.path(), "dsdt.aml", tables.table(b"DSDT").unwrap()) else {
+        return;
+    };
+    let at = |name: &str| text.find(name).unwrap();
+    let (first, second, third) = (at("Device (PCI0)"), at("Device (PC40)"), at("Device (PC80)"));
+    assert!(first < second && second < third);
+    let end = at("Device (COM1)");
+    let (first, second, third) = (&text[first..second], &text[second..third], &text[third..end]);
+    for (bridge, buses) in [
+        (first, ["0x0000", "0x003F"]),
+        (second, ["0x0040", "0x007F"]),
+        (third, ["0x0080", "0x00FF"]),
+    ] {
+        let (_, numbers) = bridge.split_once("WordBusNumber").unwrap();
+        let numbers = numbers.split_once("WordIO").unwrap().0;
+        assert!(buses.iter().all(|bus| numbers.contains(bus)), "{numbers}");
+        for object in ["_PRT", "_OSC", "_DSM", "PNP0A08"] {
+            assert!(bridge.contains(object), "{object}: {bridge}");
+        }
+    }
+    assert!(
+        first.contains("Device (RP08)") && !first.contains("_PXM"),
+        "{first}"
+    );
+    assert!(
+        !second.contains("Device (RP") && !second.contains("0x0CF8"),
+        "{second}"
+    );
+    for said in [
+        "Name (_UID, 0x80)",
+        "Name (_BBN, 0x80)",
+        "Name (_PXM, One)",
+        "Device (RP09)",
+        "Name (_SUN, 0x09)",
+    ] {
+        assert!(third.contains(said), "{said}: {third}");
+    }
+}
+
+#[test]
+fn a_root_bus_that_has_what_is_not_there_is_refused() {
+    let whole = board(1);
+    let refused = |change: fn(&mut RootBus)| {
+        let mut board = whole.clone();
+        board.root_buses = vec![root(&board, 0x40, 0), root(&board, 0x80, 1)];
+        change(&mut board.root_buses[1]);
+        matches!(board.tables(), Err(AcpiError::RootBus { bus, .. }) if bus == board.root_buses[1].bus)
+    };
+    assert!(!refused(|_| ()));
+    assert!(refused(|root| root.bus = 0x40));
+    assert!(refused(|root| root.memory[0] = 0..0x1000));
+    assert!(refused(|root| root.memory[0].end = root.memory[0].start));
+    assert!(refused(|root| root.memory[0].start -= 0x1000));
+    assert!(refused(|root| root.io[0] = 0xc00..0xe00));
+    assert!(refused(|root| root.io[0] = 0x1f00..0x2100));
+    assert!(refused(|root| root.node = Some(0)));
+}
+
+proptest! {
+    #[test]
+    fn no_two_bridges_decode_the_same_and_together_they_decode_all(
+        buses in proptest::collection::btree_set(1u8..=0xff, 0..15),
+        places in Just((0..15).collect::<Vec<u64>>()).prop_shuffle(),
+    ) {
+        let mut board = board(1);
+        board.root_buses = buses.iter().zip(places).map(|(bus, at)| root(&board, *bus, at)).collect();
+        prop_assert!(board.tables().is_ok());
+        let bridges = board.root_bridges();
+        let numbers: Vec<u8> = bridges.iter().flat_map(|bridge| bridge.buses.clone()).collect();
+        prop_assert_eq!(numbers, (0..=0xff).collect::<Vec<u8>>());
+        let whole = |windows: &[std::ops::Range<u64>]| windows.iter().map(|range| range.end - range.start).sum::<u64>();
+        let windows = [board.mmio32.clone(), board.mmio64.clone()];
+        let memory: Vec<_> = bridges.iter().flat_map(|bridge| bridge.memory.clone()).collect();
+        let io: Vec<_> = bridges.iter().flat_map(|bridge| bridge.io.clone()).collect();
+        for (all, expected) in [(&memory, whole(&windows)), (&io, 0x1_0000 - 8)] {
+            prop_assert_eq!(whole(all), expected);
+            for (index, one) in all.iter().enumerate() {
+                prop_assert!(all[..index].iter().all(|other| one.end <= other.start || other.end <= one.start));
+            }
+        }
+        for range in &memory {
+            prop_assert!(windows.iter().any(|window| window.start <= range.start && range.end <= window.end));
         }
     }
 }

@@ -14,7 +14,7 @@ use super::*;
 use crate::error::TopologyError;
 use crate::offer::Offer;
 use crate::spec::DeviceSource;
-use crate::topology::Topology;
+use crate::topology::{RootBuses, Topology};
 use places::{Place, places, plain, tables};
 
 /// The server of the twin's tests, whose devices can be lent: NVMe at 01:00.0, a network card at 00:19.0.
@@ -119,7 +119,7 @@ impl Host {
         let mut refusals = Vec::new();
         let offers = Offer::all(&machine.placed(&devices), &self.pci, &mut refusals);
         assert!(refusals.is_empty(), "{refusals:?}");
-        let topology = Topology::of(&offers, &self.pci, Some(&machine))?;
+        let topology = Topology::of(&offers, &self.pci, Some(&machine), RootBuses::Own)?;
         let policy = SmbiosPolicy::Host;
         let tables = policy.tables(&self.plan, (&topology, &offers), Some(&machine));
         let tables = tables.map(Result::unwrap);

@@ -1,4 +1,4 @@
-//! Who answers a PCI configuration access: one domain's functions, below the root bus and below root ports.
+//! Who answers a PCI configuration access: one domain's functions, below root buses and below root ports.
 //!
 //! A function belongs to its port, not to a bus number: when the guest renumbers a port's buses, what is behind it
 //! moves along, as on hardware. Readers take no lock; the topology is immutable and published whole.
@@ -13,7 +13,7 @@ use pellucid_partition::{Bdf, ConfigHandler};
 use crate::error::PciError;
 use crate::pci::root_port::RootPort;
 
-/// One PCI domain with root bus 0. Absent functions read all ones.
+/// One PCI domain with root bus 0, and others if it is given them. Absent functions read all ones.
 #[derive(Debug)]
 pub struct PciConfig {
     domain: u16,
@@ -36,9 +36,9 @@ struct Topology {
     buses: BTreeMap<u8, SecondaryBus>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct SecondaryBus {
-    /// The port that leads here and the home number of the bus it is on; none for the root bus.
+    /// The port that leads here and the home number of the bus it is on; none for a root bus.
     port: Option<(u8, Arc<RootPort>)>,
     functions: BTreeMap<u8, Arc<dyn ConfigHandler>>,
 }
@@ -47,12 +47,15 @@ impl PciConfig {
     /// An empty domain.
     #[must_use]
     pub fn new(domain: u16) -> Self {
-        let root = SecondaryBus {
-            port: None,
-            functions: BTreeMap::new(),
-        };
+        Self::with_roots(domain, &[])
+    }
+
+    /// The same with further root buses. Each has the bus numbers up to the next one, whatever ports of others are told to forward.
+    #[must_use]
+    pub fn with_roots(domain: u16, further: &[u8]) -> Self {
+        let roots = std::iter::once(&FIRST_ROOT).chain(further);
         let topology = Topology {
-            buses: BTreeMap::from([(ROOT, root)]),
+            buses: roots.map(|bus| (*bus, SecondaryBus::default())).collect(),
         };
         Self {
             domain,
@@ -61,7 +64,7 @@ impl PciConfig {
         }
     }
 
-    /// Places a function. Its bus is the root bus, or one that a port already placed leads to.
+    /// Places a function. Its bus is a root bus, or one that a port already placed leads to.
     pub fn place(self: &Arc<Self>, bdf: Bdf, function: Arc<dyn ConfigHandler>) -> Result<Placed, PciError> {
         self.publish(|topology| topology.add(self.domain, bdf, Arc::clone(&function)))?;
         Ok(Placed {
@@ -196,12 +199,14 @@ impl Topology {
         owner.functions.get(&devfn).map(|function| (owner, function))
     }
 
-    /// Follows the ports' bus numbers from the root, as a configuration request does.
+    /// Follows the ports' bus numbers from the root bus that has the number, as a configuration request does.
     fn route(&self, bus: u8) -> Option<&SecondaryBus> {
-        let mut from = ROOT;
-        if bus == ROOT {
-            return self.buses.get(&ROOT);
+        let mut up_to = self.buses.range(..=bus).rev();
+        let (&root, first) = up_to.find(|(_, bus)| bus.port.is_none())?;
+        if bus == root {
+            return Some(first);
         }
+        let mut from = root;
         // Each step goes one port down, so there are at most as many as there are buses.
         for _ in 0..self.buses.len() {
             let (&home, next) = self.buses.iter().find(|(_, next)| next.is_behind(from, bus))?;
@@ -272,7 +277,7 @@ fn pieces(offset: u16, length: usize) -> impl Iterator<Item = (u16, Range<usize>
     })
 }
 
-const ROOT: u8 = 0;
+const FIRST_ROOT: u8 = 0;
 const FUNCTION_SIZE: u16 = 4096;
 const HEADER_TYPE: u16 = 0x0e;
 const MULTIFUNCTION: u8 = 0x80;

@@ -6,6 +6,7 @@ use pellucid_partition::{Bdf, Gsi, Layout};
 use serde::{Deserialize, Serialize};
 
 use super::nodes::AcpiNodes;
+use super::roots::RootBus;
 use crate::error::AcpiError;
 
 /// A logical server's board, as its operating system is told of it.
@@ -19,6 +20,8 @@ pub struct AcpiBoard {
     pub mmio32: Range<u64>,
     /// BAR window above 4 GiB.
     pub mmio64: Range<u64>,
+    /// Root buses besides 00, in ascending order.
+    pub root_buses: Vec<RootBus>,
     /// PCI Express root ports.
     pub root_ports: Vec<RootPort>,
     /// Whether some port has a hot-plug slot, which the operating system then drives itself.
@@ -32,7 +35,7 @@ pub struct AcpiBoard {
 /// A root port, and the slot behind it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootPort {
-    /// Its address, on bus 0.
+    /// Its address, on a root bus.
     pub address: Bdf,
     /// Number of the slot behind it, from which operating systems name network interfaces (`ens2`).
     pub slot: Option<u32>,
@@ -40,7 +43,7 @@ pub struct RootPort {
     pub node: Option<u32>,
 }
 
-/// The I/O APIC input of a device's INTx pin on bus 0 (pin 0 is INTA). Behind a bridge, the pin is swizzled first as PCI says:
+/// The I/O APIC input of a device's INTx pin on a root bus (pin 0 is INTA). Behind a bridge, the pin is swizzled first as PCI says:
 /// `(pin + device) % 4`.
 #[must_use]
 pub fn intx_gsi(device: u8, pin: u8) -> Gsi {
@@ -57,6 +60,7 @@ impl AcpiBoard {
             ecam,
             mmio32,
             mmio64,
+            root_buses: Vec::new(),
             root_ports: Vec::new(),
             hot_plug: false,
             nodes: None,
@@ -90,6 +94,7 @@ impl AcpiBoard {
                 "it must lie above 4 GiB",
             ));
         }
+        self.check_roots()?;
         for (index, port) in self.root_ports.iter().enumerate() {
             let refuse = |reason| {
                 Err(AcpiError::RootPort {
@@ -97,7 +102,8 @@ impl AcpiBoard {
                     reason,
                 })
             };
-            if port.address.domain() != 0 || port.address.bus() != 0 {
+            let mut roots = self.root_buses.iter().map(|root| root.bus).chain([0]);
+            if port.address.domain() != 0 || roots.all(|bus| bus != port.address.bus()) {
                 return refuse("it is on another bus");
             }
             if self.root_ports[..index]

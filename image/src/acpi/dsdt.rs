@@ -1,4 +1,4 @@
-//! The DSDT: the root bridge, the board's few devices, and how to power off.
+//! The DSDT: the root bridges, the board's few devices, and how to power off.
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
@@ -9,18 +9,17 @@ use pellucid_partition::board;
 
 use super::board::AcpiBoard;
 use super::bytes::{Raw, aml_bytes, table};
-use super::pci::root_bridge;
+use super::pci::root_bridges;
 
 /// The sleep type that powers off, in bits 12:10 of PM1 control (ICH9: S5).
 pub const SOFT_OFF_TYPE: u8 = 7;
 
 /// The DSDT of `board`.
 pub(crate) fn dsdt(board: &AcpiBoard) -> Vec<u8> {
-    let (bridge, serial, clock, reserved) = (root_bridge(board), serial_port(), clock(), motherboard(board));
-    let mut body = aml_bytes(&Scope::new(
-        Path::new("_SB_"),
-        vec![&bridge, &serial, &clock, &reserved],
-    ));
+    let mut devices = root_bridges(board);
+    devices.extend([serial_port(), clock(), motherboard(board)]);
+    let devices = devices.iter().map(|device| device as &dyn Aml);
+    let mut body = aml_bytes(&Scope::new(Path::new("_SB_"), devices.collect()));
     let soft_off = Package::new(vec![&SOFT_OFF_TYPE, &ZERO, &ZERO, &ZERO]);
     Name::new(Path::new("_S5_"), &soft_off).to_aml_bytes(&mut body);
     table(*b"DSDT", 2, &body)

@@ -9,9 +9,11 @@ mod fixed;
 mod madt;
 mod nodes;
 mod pci;
+mod roots;
 mod tables;
 
 pub use board::{AcpiBoard, RootPort, intx_gsi};
 pub use dsdt::SOFT_OFF_TYPE;
 pub use nodes::AcpiNodes;
+pub use roots::{RootBridge, RootBus};
 pub use tables::{AcpiTables, LoaderFiles};

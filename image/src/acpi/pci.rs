@@ -1,4 +1,4 @@
-//! The PCI root bridge in the DSDT: its windows, interrupt routing, what it leaves to the operating system, and its ports.
+//! The PCI root bridges in the DSDT: their windows, interrupt routing, what they leave to the operating system, and their ports.
 
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, And, Arg, CreateDWordField, Device, EISAName, Else, Equal, IO, If,
@@ -8,62 +8,82 @@ use acpi_tables::aml::{BufferData, ZERO};
 
 use super::board::{AcpiBoard, RootPort, intx_gsi};
 use super::bytes::Raw;
+use super::roots::{CONFIG_PORTS, RootBridge};
 
-/// `\_SB.PCI0`.
-pub(crate) fn root_bridge(board: &AcpiBoard) -> Raw {
-    let ids = [
+/// `\_SB.PCI0`, and a bridge for every other root bus: `\_SB.PC80` for bus 80.
+pub(crate) fn root_bridges(board: &AcpiBoard) -> Vec<Raw> {
+    let bridges = board.root_bridges();
+    bridges.iter().map(|bridge| root_bridge(board, bridge)).collect()
+}
+
+fn root_bridge(board: &AcpiBoard, bridge: &RootBridge) -> Raw {
+    let bus = *bridge.buses.start();
+    let mut names = vec![
         Name::new(Path::new("_HID"), &EISAName::new("PNP0A08")),
         Name::new(Path::new("_CID"), &EISAName::new("PNP0A03")),
-        Name::new(Path::new("_UID"), &ZERO),
-        Name::new(Path::new("_BBN"), &ZERO),
+        Name::new(Path::new("_UID"), &bus),
+        Name::new(Path::new("_BBN"), &bus),
         Name::new(Path::new("_SEG"), &ZERO),
         Name::new(Path::new("_CCA"), &1u8),
     ];
-    let ports: Vec<Raw> = board.root_ports.iter().map(root_port).collect();
+    names.extend(bridge.node.map(|node| Name::new(Path::new("_PXM"), &node)));
+    let ports = board.root_ports.iter().filter(|port| port.address.bus() == bus);
+    let ports: Vec<Raw> = ports.map(root_port).collect();
     let parts = [
-        windows(board),
+        windows(bridge),
         routing(),
         os_control(board.hot_plug),
         keep_configuration(),
     ];
     let mut children: Vec<&dyn acpi_tables::Aml> = Vec::new();
-    children.extend(ids.iter().map(|id| id as &dyn acpi_tables::Aml));
+    children.extend(names.iter().map(|name| name as &dyn acpi_tables::Aml));
     children.extend(
         parts
             .iter()
             .chain(&ports)
             .map(|part| part as &dyn acpi_tables::Aml),
     );
-    Raw::of(&Device::new(Path::new("PCI0"), children))
+    let name = match bus {
+        0 => "PCI0".to_owned(),
+        bus => format!("PC{bus:02X}"),
+    };
+    Raw::of(&Device::new(Path::new(&name), children))
 }
 
-/// What the bridge decodes: bus numbers, all I/O ports but the configuration ports, two windows for BARs.
-fn windows(board: &AcpiBoard) -> Raw {
-    let (low, high) = (&board.mmio32, &board.mmio64);
-    let resources = Raw::of(&ResourceTemplate::new(vec![
-        &AddressSpace::new_bus_number(0u16, u16::from(board.last_bus())),
-        &IO::new(0xcf8, 0xcf8, 1, 8),
-        &AddressSpace::new_io(0u16, 0xcf7, None),
-        &AddressSpace::new_io(0xd00u16, 0xffff, None),
-        &AddressSpace::new_memory(
-            AddressSpaceCacheable::NotCacheable,
-            true,
-            low.start as u32,
-            (low.end - 1) as u32,
-            None,
-        ),
-        &AddressSpace::new_memory(
-            AddressSpaceCacheable::NotCacheable,
-            true,
-            high.start,
-            high.end - 1,
-            None,
-        ),
-    ]));
+/// What the bridge decodes: bus numbers, I/O ports, memory for BARs. The first has the configuration ports.
+fn windows(bridge: &RootBridge) -> Raw {
+    let (first, last) = (u16::from(*bridge.buses.start()), u16::from(*bridge.buses.end()));
+    let mut windows = vec![Raw::of(&AddressSpace::new_bus_number(first, last))];
+    if first == 0 {
+        let ports = (
+            CONFIG_PORTS.start as u16,
+            (CONFIG_PORTS.end - CONFIG_PORTS.start) as u8,
+        );
+        windows.push(Raw::of(&IO::new(ports.0, ports.0, 1, ports.1)));
+    }
+    let io = bridge.io.iter();
+    windows.extend(io.map(|io| Raw::of(&AddressSpace::new_io(io.start as u16, (io.end - 1) as u16, None))));
+    windows.extend(
+        bridge
+            .memory
+            .iter()
+            .map(|range| memory(range.start, range.end - 1)),
+    );
+    let all = windows.iter().map(|window| window as &dyn acpi_tables::Aml);
+    let resources = Raw::of(&ResourceTemplate::new(all.collect()));
     Raw::of(&Name::new(Path::new("_CRS"), &resources))
 }
 
-/// Where the INTx pins of bus 0 end. Pins behind bridges are swizzled to these by the operating system.
+/// A memory window, in 32 bits where they do.
+fn memory(first: u64, last: u64) -> Raw {
+    let kind = AddressSpaceCacheable::NotCacheable;
+    match (u32::try_from(first), u32::try_from(last)) {
+        (Ok(first), Ok(last)) => Raw::of(&AddressSpace::new_memory(kind, true, first, last, None)),
+        _ => Raw::of(&AddressSpace::new_memory(kind, true, first, last, None)),
+    }
+}
+
+/// Where the INTx pins of a root bus end. Pins behind bridges are swizzled to these by the operating system.
 fn routing() -> Raw {
     let mut table = PackageBuilder::new();
     for device in 0..32u8 {
