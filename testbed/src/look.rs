@@ -25,6 +25,8 @@ pub(crate) struct Cpu {
     in_service: Option<u8>,
     /// The highest that waits.
     requested: Option<u8>,
+    /// Its general registers.
+    general: String,
     /// Everything that its program can change without a word to others, and from where its timer last began to count.
     state: (String, String),
 }
@@ -59,6 +61,21 @@ impl Look {
             cpu.halted && before.halted && (served || untold)
         })
     }
+
+    /// Whether a CPU stands where one stood in `earlier` (a virtual one moves between CPUs), in a kernel, with interrupts off and every general
+    /// register the same: it goes round in a loop that nothing can end.
+    pub(crate) fn spins(&self, earlier: &Self) -> bool {
+        let place = |cpu: &Cpu| {
+            let registers = [cpu.instruction, cpu.stack, cpu.space, cpu.flags];
+            (registers, cpu.general.clone())
+        };
+        let spins = |cpu: &&Cpu| !cpu.halted && !cpu.user && cpu.flags & INTERRUPTS_ON == 0;
+        let before: Vec<_> = earlier.cpus.iter().filter(spins).map(place).collect();
+        self.cpus
+            .iter()
+            .filter(spins)
+            .any(|cpu| before.contains(&place(cpu)))
+    }
 }
 
 impl Cpu {
@@ -73,6 +90,11 @@ impl Cpu {
             flags: of("RFL=").max(of("EFL=")),
             in_service: highest_of(controller, "ISR"),
             requested: highest_of(controller, "IRR"),
+            general: registers
+                .split("RIP=")
+                .next()
+                .and_then(|text| Some(text.split_once("RAX=")?.1.to_owned()))
+                .unwrap_or_default(),
             state: (registers.to_owned(), timer(controller)),
         }
     }
@@ -207,6 +229,27 @@ mod tests {
         );
         let deaf = other("RFL=00000206", "RFL=00000006");
         assert!(!deaf.lost_interrupt(&deaf), "it takes none");
+    }
+
+    #[test]
+    fn a_kernel_that_stands_still_with_interrupts_off_spins_on_whichever_cpu() {
+        let stuck = REGISTERS
+            .replace("HLT=1", "HLT=0")
+            .replacen("RFL=00000206", "RFL=00000006", 1);
+        let look = |registers: &str| Look::read(Duration::ZERO, registers, |_| QUIET.to_owned());
+        let moved = stuck.replace("CPU#0", "CPU#9").replace("CPU#1", "CPU#0");
+        assert!(look(&stuck).spins(&look(&moved)));
+        for (from, to) in [
+            ("RFL=00000006", "RFL=00000206"),
+            ("HLT=0", "HLT=1"),
+            ("CPL=0", "CPL=3"),
+            ("RIP=ffffffff95e4e8cb", "RIP=ffffffff95e4e8cd"),
+            ("RBX=0000000000000000", "RBX=0000000000000001"),
+        ] {
+            let other = look(&stuck.replacen(from, to, 1));
+            assert!(!look(&stuck).spins(&other), "{to}");
+            assert!(!other.spins(&look(&stuck)), "{to}");
+        }
     }
 
     #[test]

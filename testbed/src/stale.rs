@@ -79,8 +79,7 @@ impl Watch {
 
     /// The fault of the emulator that showed in a silence since [`Watch::seen`] was asked.
     pub(crate) fn fault(&self) -> Option<Fault> {
-        let found = locked(&self.looks).lost_interrupt;
-        found.then_some(Fault::LostInterrupt)
+        locked(&self.looks).fault
     }
 
     /// What the CPUs did in the longest silence since this was asked before, and the fault of the emulator that showed in any.
@@ -99,7 +98,7 @@ struct Looks {
     silence: Option<Instant>,
     /// Those of the longest silence.
     longest: VecDeque<Look>,
-    lost_interrupt: bool,
+    fault: Option<Fault>,
 }
 
 impl Looks {
@@ -109,8 +108,15 @@ impl Looks {
             self.silence = Some(last);
             self.kept.clear();
         }
-        let mut earlier = self.kept.iter().filter(|earlier| earlier.silence < look.silence);
-        self.lost_interrupt |= earlier.any(|earlier| look.lost_interrupt(earlier));
+        let earlier = || self.kept.iter().filter(|earlier| earlier.silence < look.silence);
+        let lost_interrupt = earlier().any(|earlier| look.lost_interrupt(earlier));
+        let spins = earlier().filter(|earlier| look.spins(earlier)).count() >= MOST_CURED;
+        let fault = match (lost_interrupt, spins) {
+            (true, _) => Some(Fault::LostInterrupt),
+            (false, true) => Some(Fault::Spin),
+            (false, false) => None,
+        };
+        self.fault = self.fault.or(fault);
         self.kept.push_back(look);
         if self.kept.len() > MOST_LOOKS {
             self.kept.pop_front();
@@ -199,6 +205,8 @@ fn look(debugger: &mut Debugger, silence: Duration) -> io::Result<Look> {
     failed.map(|()| look)
 }
 
+/// What still stands there after so many looks, each of which has had it translated anew, is not cured by that.
+const MOST_CURED: usize = 2;
 const TICK: Duration = Duration::from_secs(1);
 /// Longer than what runs here is silent when it works, shorter than what waits for it would bear.
 const FIRST: Duration = Duration::from_secs(15);
@@ -286,11 +294,31 @@ mod tests {
             added
                 .iter()
                 .for_each(|&(last, silence)| looks.add(last, stuck(silence)));
-            looks.lost_interrupt
+            looks.fault
         };
-        assert!(found(&[(sign, 15), (sign, 15), (sign, 30)]));
-        assert!(!found(&[(sign, 15), (sign, 15), (sign, 15)]));
-        assert!(!found(&[(sign, 15), (other, 30)]));
+        assert_eq!(
+            found(&[(sign, 15), (sign, 15), (sign, 30)]),
+            Some(Fault::LostInterrupt)
+        );
+        assert_eq!(found(&[(sign, 15), (sign, 15), (sign, 15)]), None);
+        assert_eq!(found(&[(sign, 15), (other, 30)]), None);
+    }
+
+    #[test]
+    fn a_kernel_that_three_looks_found_at_one_place_spins() {
+        let deaf = RUNNING.replace("RFL=00000202", "RFL=00000002");
+        let found = |seconds: &[u64]| {
+            let (mut looks, sign) = (Looks::default(), Instant::now());
+            for second in seconds {
+                let look = Look::read(Duration::from_secs(*second), &deaf, |_| {
+                    "ISR\t (none)\n".to_owned()
+                });
+                looks.add(sign, look);
+            }
+            looks.fault
+        };
+        assert_eq!(found(&[15, 30]), None);
+        assert_eq!(found(&[15, 30, 60]), Some(Fault::Spin));
     }
 
     #[test]

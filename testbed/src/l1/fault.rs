@@ -29,6 +29,9 @@ pub enum Fault {
     /// A CPU of the physical server slept with an interrupt in service, so that none below that reaches it any more, or slept on with one
     /// requested.
     LostInterrupt,
+    /// A kernel, here or in a guest, went round at one place with interrupts off for most of a minute, translated anew or not: seen of a guest of
+    /// one CPU whose interrupt handler waited for a lock.
+    Spin,
     /// A guest died of what neither it nor its test did: its CPU left its code, or its kernel found its own stack overwritten.
     /// The same happens to the physical server's kernel ([`Fault::KernelPanic`]).
     GuestDeath,
@@ -40,6 +43,7 @@ impl fmt::Display for Fault {
             Self::LockAssertion => out.write_str("the emulator aborted (interrupt raised without its lock)"),
             Self::Crash => out.write_str("the emulator crashed"),
             Self::LostInterrupt => out.write_str("a processor of the emulated server lost an interrupt"),
+            Self::Spin => out.write_str("a kernel spun with interrupts off"),
             Self::KernelPanic => out.write_str("the emulated server's kernel died"),
             Self::Hang { spinning: true } => out.write_str("the emulated server spun without answering"),
             Self::GuestDeath => out.write_str("a guest died that nobody had let die"),
