@@ -3,6 +3,7 @@
 
 mod support;
 
+use support::host::driver_of;
 use support::lent::{Card, lent, powers_off, run};
 use support::{Server, Vmm};
 
@@ -31,6 +32,28 @@ fn one_virtual_function_each_to_two_servers_at_once() {
     powers_off(second);
     let made = std::fs::read_to_string(format!("/sys/bus/pci/devices/{}/sriov_numvfs", card.at));
     assert_eq!(made.unwrap().trim(), "0");
+    card.is_back();
+}
+
+#[test]
+fn a_virtual_function_that_the_host_drives_is_lent_and_driven_again() {
+    let card = Card::of("0x8086", "0x10c9", Some("0000:00:04.0"));
+    run(&["ifconfig", &card.name(), "up"]);
+    let folder = format!("/sys/bus/pci/devices/{}", card.at);
+    std::fs::write(format!("{folder}/sriov_numvfs"), "2").unwrap();
+    let at = std::fs::read_link(format!("{folder}/virtfn1")).unwrap();
+    let function = Card::at(at.file_name().unwrap().to_str().unwrap());
+    assert_eq!(driver_of(&function.at).as_deref(), Some("igbvf"));
+    function.is_back();
+    let vmm = Vmm::new();
+    let mut server = lent(&vmm, "a", "256M", &[&format!("{},at={AT}", function.at)]);
+    let line = function.reaches_by(&mut server, AT, "10.0.2.15");
+    assert!(line.contains("PCI-MSI"), "{line}");
+    powers_off(server);
+    function.is_back();
+    let there = std::fs::read_to_string(format!("{folder}/sriov_numvfs"));
+    assert_eq!(there.unwrap().trim(), "2", "they are the host's");
+    std::fs::write(format!("{folder}/sriov_numvfs"), "0").unwrap();
     card.is_back();
 }
 

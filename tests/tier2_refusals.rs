@@ -6,6 +6,7 @@ mod support;
 use std::process::Command;
 
 use support::host::{BOOT, DATA, Pattern, disk_of, driver_of};
+use support::lent::Card;
 use support::{Answer, Vmm, eventually, linux};
 
 /// Words of a server that wants `device`.
@@ -72,6 +73,25 @@ fn a_disk_that_the_host_has_mounted_is_refused_until_it_is_not() {
     std::fs::write(mount.join("still"), "here").unwrap();
     run("umount", &[mount.to_str().unwrap()]);
     let answer = vmm.ask(wanting("check", "a", DATA));
+    assert_eq!((answer.status, answer.err.as_str()), (Some(0), ""), "{answer:?}");
+}
+
+#[test]
+fn a_card_that_the_hosts_way_out_leads_through_is_refused_until_it_does_not() {
+    let vmm = Vmm::new();
+    let card = Card::at("0000:00:19.0");
+    let name = card.name();
+    run("ip", &["link", "set", &name, "up"]);
+    run("ip", &["addr", "add", "10.0.2.17/24", "dev", &name]);
+    run(
+        "ip",
+        &["route", "add", "default", "via", "10.0.2.2", "dev", &name],
+    );
+    refused(&vmm, &card.at, &[&card.at, &name, "default route", "by force"]);
+    // The network's router has given it another by IPv6 meanwhile; both go with the link.
+    run("ip", &["addr", "flush", "dev", &name]);
+    run("ip", &["link", "set", &name, "down"]);
+    let answer = vmm.ask(wanting("check", "a", &card.at));
     assert_eq!((answer.status, answer.err.as_str()), (Some(0), ""), "{answer:?}");
 }
 
