@@ -25,10 +25,10 @@ pub(crate) struct Cpu {
     in_service: Option<u8>,
     /// The highest that waits.
     requested: Option<u8>,
-    /// Its general registers.
-    general: String,
-    /// Everything that its program can change without a word to others, and from where its timer last began to count.
-    state: (String, String),
+    /// All of its registers, as they were printed.
+    registers: String,
+    /// What its timer counts down from.
+    timer: String,
 }
 
 impl Look {
@@ -65,16 +65,10 @@ impl Look {
     /// Whether a CPU stands where one stood in `earlier` (a virtual one moves between CPUs), in a kernel, with interrupts off and every general
     /// register the same: it goes round in a loop that nothing can end.
     pub(crate) fn spins(&self, earlier: &Self) -> bool {
-        let place = |cpu: &Cpu| {
-            let registers = [cpu.instruction, cpu.stack, cpu.space, cpu.flags];
-            (registers, cpu.general.clone())
-        };
-        let spins = |cpu: &&Cpu| !cpu.halted && !cpu.user && cpu.flags & INTERRUPTS_ON == 0;
-        let before: Vec<_> = earlier.cpus.iter().filter(spins).map(place).collect();
-        self.cpus
-            .iter()
-            .filter(spins)
-            .any(|cpu| before.contains(&place(cpu)))
+        let deaf = |cpu: &&Cpu| !cpu.halted && !cpu.user && cpu.flags & INTERRUPTS_ON == 0;
+        let before = || earlier.cpus.iter().filter(deaf);
+        let mut now = self.cpus.iter().filter(deaf);
+        now.any(|cpu| before().any(|before| before.place() == cpu.place()))
     }
 }
 
@@ -90,13 +84,16 @@ impl Cpu {
             flags: of("RFL=").max(of("EFL=")),
             in_service: highest_of(controller, "ISR"),
             requested: highest_of(controller, "IRR"),
-            general: registers
-                .split("RIP=")
-                .next()
-                .and_then(|text| Some(text.split_once("RAX=")?.1.to_owned()))
-                .unwrap_or_default(),
-            state: (registers.to_owned(), timer(controller)),
+            registers: registers.to_owned(),
+            timer: timer(controller),
         }
+    }
+
+    /// Where it is in which program, and with what in its general registers, the stack's among them.
+    fn place(&self) -> (u64, u64, u64, &str) {
+        let (before, _) = self.registers.split_once("RIP=").unwrap_or_default();
+        let (_, general) = before.split_once("RAX=").unwrap_or_default();
+        (self.instruction, self.space, self.flags, general)
     }
 }
 
