@@ -44,11 +44,13 @@ impl State {
         messages.end();
     }
 
-    /// Closes what is open and not wanted.
-    fn close(&mut self, wanted: &[Open]) {
-        for (bar, _) in Change::between(&self.windows.open(), wanted).close {
+    /// Closes what is open and not wanted; what is wanted and not open.
+    fn close(&mut self, wanted: &[Open]) -> Vec<Open> {
+        let change = Change::between(&self.windows.open(), wanted);
+        for (bar, _) in change.close {
             self.windows.hide(bar);
         }
+        change.open
     }
 }
 
@@ -198,11 +200,7 @@ impl Endpoint {
             state.switches = reached;
         }
         let wanted = self.wanted(&state.table, reached);
-        let change = Change::between(&state.windows.open(), &wanted);
-        for (bar, _) in change.close {
-            state.windows.hide(bar);
-        }
-        for open in change.open {
+        for open in state.close(&wanted) {
             if let Err(error) = state.windows.show(open) {
                 tracing::error!(device = %self.device, bar = open.0, %error, "a BAR of the guest is not open");
             }
@@ -210,9 +208,7 @@ impl Endpoint {
     }
 
     fn function_level_reset(&self, state: &mut State) {
-        for (bar, _) in state.windows.open() {
-            state.windows.hide(bar);
-        }
+        state.close(&[]);
         self.messages.reset();
         if let Err(error) = self.transport.reset() {
             tracing::error!(device = %self.device, %error, "the guest's function-level reset failed");

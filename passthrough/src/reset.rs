@@ -221,7 +221,8 @@ impl Climb<'_> {
         self.report.proof_us = micros(begun.elapsed());
         let fault = self.report.first_fault();
         if let (Some(why), Some(step)) = (&fault, self.report.steps.last_mut())
-            && (step.act != ResetAct::Quiesce && step.outcome == ResetOutcome::Done)
+            && step.act != ResetAct::Quiesce
+            && step.outcome == ResetOutcome::Done
         {
             step.outcome = ResetOutcome::Unproved { why: why.clone() };
         }

@@ -89,9 +89,7 @@ impl Settings {
             }
         }
     }
-}
 
-impl Settings {
     /// Its interrupts, once as many are requested as were: a controller's driver does so after it is bound. A network card's requests them when
     /// it is brought up, which is not waited for.
     fn await_interrupts(&self, seat: &DriverSeat) -> Vec<PathBuf> {
