@@ -29,6 +29,15 @@ fn reporting_port(device: &str) -> String {
     port.file_name().unwrap().to_string_lossy().into_owned()
 }
 
+/// A disk and a card, each behind a root port of its own.
+#[track_caller]
+fn behind_ports() -> (Disk, Card) {
+    (
+        Disk::of("PELLUCID-DATA"),
+        Card::of("0x8086", "0x10d3", Some(PORT)),
+    )
+}
+
 /// What the card's own registers say of uncorrectable errors; the first of its extended capabilities has them.
 #[track_caller]
 fn uncorrectable(card: &Card) -> u32 {
@@ -40,10 +49,7 @@ fn uncorrectable(card: &Card) -> u32 {
 
 #[test]
 fn an_error_pauses_the_guest_whose_device_may_have_had_it_and_no_other() {
-    let (disk, card) = (
-        Disk::of("PELLUCID-DATA"),
-        Card::of("0x8086", "0x10d3", Some(PORT)),
-    );
+    let (disk, card) = behind_ports();
     let ports = [&disk.at, &card.at].map(|at| reporting_port(at));
     let vmm = Vmm::new();
     let mut server = lent(&vmm, "a", "256M", &[&format!("{},on-error=pause", disk.at)]);
@@ -104,10 +110,7 @@ fn an_error_stops_the_guest_whose_policy_says_so_and_everything_is_back() {
 
 #[test]
 fn an_error_unplugs_the_device_and_the_guest_goes_on_with_the_other() {
-    let (disk, card) = (
-        Disk::of("PELLUCID-DATA"),
-        Card::of("0x8086", "0x10d3", Some(PORT)),
-    );
+    let (disk, card) = behind_ports();
     let port = reporting_port(&disk.at);
     let vmm = Vmm::new();
     let unplugged = format!("{},on-error=unplug", disk.at);
@@ -129,10 +132,7 @@ fn an_error_unplugs_the_device_and_the_guest_goes_on_with_the_other() {
 /// A fatal error makes the kernel reset the link, by which the functions below it lose their state while guests use them.
 #[test]
 fn a_fatal_error_unplugs_one_device_and_stops_the_guest_of_another() {
-    let (disk, card) = (
-        Disk::of("PELLUCID-DATA"),
-        Card::of("0x8086", "0x10d3", Some(PORT)),
-    );
+    let (disk, card) = behind_ports();
     let ports = [&disk.at, &card.at].map(|at| reporting_port(at));
     let vmm = Vmm::new();
     let devices = [

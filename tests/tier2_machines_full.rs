@@ -5,6 +5,7 @@ mod support;
 
 use std::os::unix::fs::FileExt;
 
+use pellucid::passthrough::Capabilities;
 use support::lent::{Card, Disk, lent, powers_off};
 use support::{Vmm, tiny};
 
@@ -112,18 +113,14 @@ fn a_controller_that_cannot_be_proved_well_is_kept_from_everybody_until_a_reset_
 
 /// Sets the enable bit of a function's MSI-X capability.
 fn turn_messages_on(folder: &str) {
-    let mut config = std::fs::read(format!("{folder}/config")).unwrap();
-    let mut at = usize::from(config[0x34]);
-    while config[at] != MSIX {
-        assert_ne!(at, 0);
-        at = usize::from(config[at + 1]);
-    }
-    config[at + 3] |= 0x80;
+    let config = std::fs::read(format!("{folder}/config")).unwrap();
+    let control = Capabilities::walk(&config).find(MSIX).unwrap() + 2;
+    let high = config[usize::from(control) + 1] | 0x80;
     let file = std::fs::File::options()
         .write(true)
         .open(format!("{folder}/config"))
         .unwrap();
-    file.write_all_at(&config[at + 2..at + 4], at as u64 + 2).unwrap();
+    file.write_all_at(&[high], u64::from(control) + 1).unwrap();
 }
 
 const MSIX: u8 = 0x11;
